@@ -1,0 +1,86 @@
+// Package object is immutable bytes by address: objects, ranges and metaranges on an object store. It knows nothing of
+// entries or versions. Open gives the Store of a storage namespace's URL.
+package object
+
+import (
+	"context"
+	"io"
+	"iter"
+	"time"
+
+	"github.com/lakefsfs/lakefsfs/graveler"
+)
+
+// Object names bytes to read, with what is known of them.
+type Object struct {
+	Address string
+	Type    graveler.AddressType
+	Size    int64  // bytes; negative if unknown
+	MD5     string // hex; "" if unknown. Whoever reads the whole object can verify it
+}
+
+// Of returns the object that holds e's bytes. ETags that are no MD5 (multipart uploads) are not taken for one.
+func Of(e *graveler.Entry) Object {
+	o := Object{Address: e.Address, Type: e.AddressType, Size: e.Size}
+	if isMD5(e.ETag) {
+		o.MD5 = e.ETag
+	}
+	return o
+}
+
+func isMD5(s string) bool {
+	if len(s) != 32 {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+// Info is what a store says of an object.
+type Info struct {
+	Address  string // relative to the store's root
+	Size     int64
+	Modified time.Time
+	MD5      string // hex; "" if the store doesn't know
+}
+
+// Store reads and writes the objects of one storage namespace. All errors have a graveler.Kind. Methods may be called from
+// many goroutines.
+type Store interface {
+	// ReadAt fills p with o's bytes from off, as io.ReaderAt: fewer bytes only with io.EOF. A full or local:// address may
+	// lie outside the namespace. NotFound if the object is gone.
+	ReadAt(ctx context.Context, o Object, p []byte, off int64) (int, error)
+	// Put writes an object at a relative address and returns its size and hex MD5 as computed from the bytes. The object
+	// exists whole or not at all. An existing one is replaced: callers choose fresh addresses.
+	Put(ctx context.Context, address string, r io.Reader, opt PutOptions) (Info, error)
+	// Stat tells of an object at a relative address; NotFound if it is not there.
+	Stat(ctx context.Context, address string) (Info, error)
+	// Delete removes an object; it is no error if it is not there.
+	Delete(ctx context.Context, address string) error
+	// List yields the objects under a prefix of relative addresses in byte order, until the first error.
+	List(ctx context.Context, prefix string) iter.Seq2[Info, error]
+	// Close frees what the store holds.
+	Close() error
+}
+
+// PutOptions says what is known of an object to write.
+type PutOptions struct {
+	ContentType string
+	Size        int64 // bytes to come, or negative
+}
+
+// Local is a Store whose objects are files of this machine: they can be read without a copy and written by a rename.
+type Local interface {
+	Store
+	// Path is the file that holds o, "" if it isn't a local file.
+	Path(o Object) string
+	// Adopt makes the file at path the object at address, by a rename where both are on one file system, else by a copy;
+	// path is gone after success.
+	Adopt(ctx context.Context, address, path string) error
+	// Sync makes all that Put and Adopt have written durable: it survives a power cut once Sync returns.
+	Sync(ctx context.Context) error
+}
