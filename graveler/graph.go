@@ -6,7 +6,7 @@ import (
 	"iter"
 )
 
-// commitHeap orders commits newest first: by time, then generation, then id, so that a child comes before its parents.
+// commitHeap orders commits newest first: by generation, then time, then id. A child always comes before its parents.
 type commitHeap []Commit
 
 func (h commitHeap) Len() int { return len(h) }

@@ -1,0 +1,184 @@
+package committed
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/lakefsfs/lakefsfs/graveler"
+)
+
+// Summary counts what an Apply did.
+type Summary struct {
+	Added, Modified, Removed    int64
+	RangesWritten, RangesReused int
+	BytesWritten                int64
+}
+
+// Changes reports whether anything differs from the base.
+func (s Summary) Changes() bool { return s.Added+s.Modified+s.Removed > 0 }
+
+// Apply writes the metarange that base becomes by changes, and returns its id. A range that no change touches is taken by
+// reference; from the first touched key on, records are rewritten until the next break or untouched range, so the cost
+// follows the changes. A change that makes no difference (equal identity, removal of what is not there) touches nothing.
+// NothingToDo if no change makes a difference, with base's id.
+func (s *Store) Apply(ctx context.Context, base graveler.MetaRangeID, changes graveler.Cursor) (graveler.MetaRangeID, Summary, error) {
+	ranges, err := s.Ranges(ctx, base)
+	if err != nil {
+		return "", Summary{}, err
+	}
+	a := &applier{s: s, ctx: ctx, w: s.newWriter(ctx, nil), changes: changes}
+	if err := a.run(ranges); err != nil {
+		a.w.abort()
+		return "", Summary{}, err
+	}
+	if !a.w.sum.Changes() {
+		a.w.abort()
+		return base, Summary{}, graveler.NothingToDo
+	}
+	id, err := a.w.finish()
+	return id, a.w.sum, err
+}
+
+type applier struct {
+	s       *Store
+	ctx     context.Context
+	w       *writer
+	changes graveler.Cursor
+	have    bool
+}
+
+func (a *applier) next() { a.have = a.changes.Next() }
+
+func (a *applier) run(ranges []RangeInfo) error {
+	a.next()
+	for i := range ranges {
+		r := &ranges[i]
+		for a.have && a.changes.Path() < r.MinKey {
+			if err := a.addNew(); err != nil {
+				return err
+			}
+		}
+		touched, err := a.touches(r)
+		if err != nil {
+			return err
+		}
+		if touched {
+			err = a.rewrite(r)
+		} else {
+			err = a.w.reuse(*r)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for a.have {
+		if err := a.addNew(); err != nil {
+			return err
+		}
+	}
+	return a.changes.Err()
+}
+
+// touches tells whether a change within r makes a difference. If none does they are passed over; if one does, the cursor
+// is where it was.
+func (a *applier) touches(r *RangeInfo) (bool, error) {
+	if !a.have || a.changes.Path() > r.MaxKey {
+		return false, a.changes.Err()
+	}
+	t, err := a.s.load(a.ctx, string(r.ID))
+	if err != nil {
+		return false, err
+	}
+	for first := a.changes.Path(); a.have && a.changes.Path() <= r.MaxKey; a.next() {
+		c, err := a.changes.Change()
+		if err != nil {
+			return false, err
+		}
+		i := t.search(c.Path)
+		exists := i < t.len() && t.key(i) == c.Path
+		same := c.Remove && !exists
+		if exists && !c.Remove {
+			id, _, err := splitValue(t.value(i))
+			if err != nil {
+				return false, err
+			}
+			same = id == string(c.Entry.Identity())
+		}
+		if !same {
+			a.have = a.changes.SeekGE(first)
+			return true, a.changes.Err()
+		}
+	}
+	return false, a.changes.Err()
+}
+
+// addNew writes the current change where base has no record.
+func (a *applier) addNew() error {
+	c, err := a.changes.Change()
+	if err != nil {
+		return err
+	}
+	if !c.Remove {
+		if err := a.put(c); err != nil {
+			return err
+		}
+		a.w.sum.Added++
+	}
+	a.next()
+	return nil
+}
+
+func (a *applier) put(c *graveler.Change) error {
+	if c.Entry.Pending != "" {
+		return fmt.Errorf("entry %q is not settled: %w", c.Path, graveler.Internal)
+	}
+	data, err := EncodeEntry(&c.Entry)
+	if err != nil {
+		return fmt.Errorf("%q: %w", c.Path, err)
+	}
+	return a.w.add(c.Path, appendValue(nil, c.Entry.Identity(), data))
+}
+
+// rewrite merges r's records with the changes within it.
+func (a *applier) rewrite(r *RangeInfo) error {
+	t, err := a.s.load(a.ctx, string(r.ID))
+	if err != nil {
+		return err
+	}
+	for i := 0; i < t.len(); i++ {
+		key := t.key(i)
+		for a.have && a.changes.Path() < key {
+			if err := a.addNew(); err != nil {
+				return err
+			}
+		}
+		if !a.have || a.changes.Path() > key {
+			if err := a.w.add(key, bytesOf(t.value(i))); err != nil {
+				return err
+			}
+			continue
+		}
+		c, err := a.changes.Change()
+		if err != nil {
+			return err
+		}
+		id, _, err := splitValue(t.value(i))
+		if err != nil {
+			return err
+		}
+		switch {
+		case c.Remove:
+			a.w.sum.Removed++
+		case id == string(c.Entry.Identity()):
+			err = a.w.add(key, bytesOf(t.value(i)))
+		default:
+			a.w.sum.Modified++
+			err = a.put(c)
+		}
+		if err != nil {
+			return err
+		}
+		a.next()
+	}
+	return a.changes.Err()
+}
