@@ -141,8 +141,8 @@ func (w *walker) enter() bool {
 	if w.t == nil {
 		w.t, w.err = w.s.load(w.ctx, string(w.ranges[w.i].ID))
 		w.j = 0
-		if w.err == nil && (w.t.len() == 0 || w.t.key(0) != w.ranges[w.i].MinKey) {
-			w.err = fmt.Errorf("range %.12s doesn't start where its metarange says: %w", w.ranges[w.i].ID, graveler.Corrupt)
+		if r := &w.ranges[w.i]; w.err == nil && (w.t.len() == 0 || w.t.key(0) != r.MinKey || w.t.key(w.t.len()-1) != r.MaxKey) {
+			w.err = fmt.Errorf("range %.12s doesn't lie where its metarange says: %w", r.ID, graveler.Corrupt)
 		}
 		if next := w.i + 1; w.err == nil && next < len(w.ranges) && w.s.opt.Tables != nil {
 			w.prefetch(string(w.ranges[next].ID))

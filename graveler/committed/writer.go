@@ -84,6 +84,7 @@ type writer struct {
 	s      *Store
 	ctx    context.Context
 	up     *errgroup.Group
+	upCtx  context.Context // ends with the group
 	props  map[string]string // caller metadata
 	cur    *tableWriter
 	ranges []RangeInfo
@@ -91,9 +92,9 @@ type writer struct {
 }
 
 func (s *Store) newWriter(ctx context.Context, props map[string]string) *writer {
-	up, ctx := errgroup.WithContext(ctx)
+	up, upCtx := errgroup.WithContext(ctx)
 	up.SetLimit(uploads)
-	return &writer{s: s, ctx: ctx, up: up, props: props}
+	return &writer{s: s, ctx: ctx, up: up, upCtx: upCtx, props: props}
 }
 
 func (w *writer) typed(typ string) map[string]string {
@@ -135,7 +136,7 @@ func (w *writer) endRange() error {
 	w.ranges = append(w.ranges, r)
 	w.sum.RangesWritten++
 	w.sum.BytesWritten += int64(len(b))
-	w.up.Go(func() error { return w.s.put(w.ctx, string(r.ID), b) })
+	w.up.Go(func() error { return w.s.put(w.upCtx, string(r.ID), b) })
 	return nil
 }
 
@@ -176,8 +177,7 @@ func (w *writer) finish() (graveler.MetaRangeID, error) {
 		return "", err
 	}
 	w.sum.BytesWritten += int64(len(b))
-	// The errgroup's context ended with Wait; the caller's lives on in s.put's argument.
-	if err := w.s.put(context.WithoutCancel(w.ctx), string(r.ID), b); err != nil {
+	if err := w.s.put(w.ctx, string(r.ID), b); err != nil {
 		return "", err
 	}
 	return graveler.MetaRangeID(r.ID), nil
