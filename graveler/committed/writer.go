@@ -84,11 +84,13 @@ type writer struct {
 	s      *Store
 	ctx    context.Context
 	up     *errgroup.Group
-	upCtx  context.Context // ends with the group
+	upCtx  context.Context   // ends with the group
 	props  map[string]string // caller metadata
 	cur    *tableWriter
 	ranges []RangeInfo
 	sum    Summary
+	// keepEmpty writes a metarange of no ranges too, as refs dumps have.
+	keepEmpty bool
 }
 
 func (s *Store) newWriter(ctx context.Context, props map[string]string) *writer {
@@ -159,7 +161,7 @@ func (w *writer) finish() (graveler.MetaRangeID, error) {
 	if err := w.up.Wait(); err != nil {
 		return "", err
 	}
-	if len(w.ranges) == 0 {
+	if len(w.ranges) == 0 && !w.keepEmpty {
 		return "", nil
 	}
 	t := newTableWriter(w.typed(typeMetas))
