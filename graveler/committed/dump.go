@@ -114,7 +114,8 @@ func (s *Store) dump(ctx context.Context, entity string, msg proto.Message, recs
 
 // ReadManifest reads the manifest that a refs dump left in the namespace.
 func (s *Store) ReadManifest(ctx context.Context) (graveler.RefsManifest, error) {
-	b, err := readAll(ctx, s.objects, ManifestAddress)
+	buf := make([]byte, 4096)
+	b, err := readAll(ctx, s.objects, ManifestAddress, &buf)
 	if err != nil {
 		return graveler.RefsManifest{}, fmt.Errorf("read the refs manifest: %w", err)
 	}

