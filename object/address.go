@@ -2,8 +2,6 @@ package object
 
 import (
 	"fmt"
-	"net/url"
-	"path"
 	"strings"
 	"sync"
 	"time"
@@ -44,54 +42,40 @@ func NewAddress() string {
 	return DataPrefix + partition.id.String() + "/" + xid.New().String()
 }
 
-// relative checks an address relative to a namespace: it must not climb out of it.
+// relative checks the address of an object to read, relative to a namespace: it must not climb out of it.
 func relative(address string) error {
-	if address == "" || strings.HasPrefix(address, "/") || strings.IndexByte(address, 0) >= 0 {
-		return fmt.Errorf("object address %q: %w", address, graveler.Invalid)
+	if address == "" || strings.HasPrefix(address, "/") || strings.IndexByte(address, 0) >= 0 || climbs(address) {
+		return fmt.Errorf("object address %q is not one inside the storage namespace: %w", address, graveler.Invalid)
+	}
+	return nil
+}
+
+// writable checks the address of an object to write: moreover it must be the only spelling of itself, as a file's name.
+func writable(address string) error {
+	if err := relative(address); err != nil {
+		return err
 	}
 	for seg := range strings.SplitSeq(address, "/") {
-		if seg == ".." || seg == "." || seg == "" {
-			return fmt.Errorf("object address %q leaves its namespace: %w", address, graveler.Invalid)
+		if seg == "." || seg == "" || strings.HasPrefix(seg, tempPrefix) {
+			return fmt.Errorf("object address %q has the segment %q, which can't be written: %w", address, seg, graveler.Invalid)
 		}
 	}
 	return nil
 }
 
+// climbs reports whether a slash-separated path has a ".." segment.
+func climbs(p string) bool {
+	for strings.Contains(p, "..") {
+		seg, rest, _ := strings.Cut(p, "/")
+		if seg == ".." {
+			return true
+		}
+		p = rest
+	}
+	return false
+}
+
 // full reports whether an object's address is a URL.
 func (o Object) full() bool {
 	return o.Type == graveler.AddressFull || o.Type == graveler.AddressByPrefix && strings.Contains(o.Address, "://")
-}
-
-// Schemes of storage namespaces.
-var schemes = []string{"file", "mem", "s3", "gs", "azblob"}
-
-// parseURL reads a storage namespace's or an object's URL.
-func parseURL(s string) (*url.URL, error) {
-	u, err := url.Parse(s)
-	if err != nil || u.Scheme == "" {
-		return nil, fmt.Errorf("storage URL %q: write it as file:///dir, mem://name, s3://bucket/prefix, gs://bucket/prefix or azblob://container/prefix: %w", s, graveler.Invalid)
-	}
-	switch u.Scheme {
-	case "file", "local":
-		if u.Scheme == "file" && u.Host != "" && u.Host != "localhost" {
-			return nil, fmt.Errorf("storage URL %q: a file URL has three slashes, file:///%s: %w", s, u.Host+u.Path, graveler.Invalid)
-		}
-		if u.Path == "" || u.Path == "/" && u.Scheme == "file" {
-			return nil, fmt.Errorf("storage URL %q names no directory: %w", s, graveler.Invalid)
-		}
-		u.Path = path.Clean(u.Path)
-	case "mem", "s3", "gs", "azblob":
-		if u.Host == "" {
-			return nil, fmt.Errorf("storage URL %q names no bucket: %w", s, graveler.Invalid)
-		}
-	default:
-		return nil, fmt.Errorf("storage URL %q: the scheme %q is not known; known are %s: %w", s, u.Scheme, strings.Join(schemes, ", "), graveler.Invalid)
-	}
-	return u, nil
-}
-
-// ValidateURL returns an Invalid error that says what to write instead, unless s is a storage namespace's URL.
-func ValidateURL(s string) error {
-	_, err := parseURL(s)
-	return err
 }

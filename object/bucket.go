@@ -10,88 +10,46 @@ import (
 	"iter"
 	"net/url"
 	"strings"
-	"sync"
 	"time"
 
 	"gocloud.dev/blob"
-	_ "gocloud.dev/blob/azureblob" // azblob://
-	_ "gocloud.dev/blob/gcsblob"   // gs://
-	"gocloud.dev/blob/memblob"
-	_ "gocloud.dev/blob/s3blob" // s3://
 	"gocloud.dev/gcerrors"
 
 	"github.com/lakefsfs/lakefsfs/graveler"
 )
 
-// Options of Open.
-type Options struct {
-	// LocalRoot is the directory that holds the namespaces of a lakeFS local adapter: local://NAME/… is LocalRoot/NAME/….
-	// "" takes the directory above a file:// namespace, where that adapter puts them.
-	LocalRoot string
-	// RetryFor bounds how long a read is tried again while the store is unavailable; 0 is 30 s.
-	RetryFor time.Duration
-}
-
-// Open returns the store of a storage namespace. It does not yet reach for a bucket: an unreachable one shows at first use.
-func Open(ctx context.Context, namespace string, opt Options) (Store, error) {
-	if opt.RetryFor == 0 {
-		opt.RetryFor = 30 * time.Second
-	}
-	u, err := parseURL(namespace)
-	if err != nil {
-		return nil, err
-	}
-	switch u.Scheme {
-	case "file":
-		return openFile(u.Path, opt)
-	case "local":
-		return nil, fmt.Errorf("storage URL %q: give the directory as file:///…: %w", namespace, graveler.Invalid)
-	}
-	b, prefix, err := openBucket(ctx, u)
-	if err != nil {
-		return nil, err
-	}
-	return &bucket{b: b, prefix: prefix, opt: opt, others: others{opt: opt}}, nil
-}
-
-// memBuckets are the mem:// buckets of this process, so that each name is one bucket.
-var memBuckets = struct {
-	sync.Mutex
-	m map[string]*blob.Bucket
-}{m: map[string]*blob.Bucket{}}
-
-// openBucket opens a URL's bucket, and returns the prefix that its path stands for.
-func openBucket(ctx context.Context, u *url.URL) (*blob.Bucket, string, error) {
-	prefix := strings.Trim(u.Path, "/")
-	if prefix != "" {
-		prefix += "/"
-	}
-	if u.Scheme == "mem" {
-		memBuckets.Lock()
-		defer memBuckets.Unlock()
-		b := memBuckets.m[u.Host]
-		if b == nil {
-			b = memblob.OpenBucket(nil)
-			memBuckets.m[u.Host] = b
-		}
-		return b, prefix, nil
-	}
-	bare := *u
-	bare.Path, bare.RawPath = "", ""
-	b, err := blob.OpenBucket(ctx, bare.String())
-	if err != nil {
-		return nil, "", fmt.Errorf("open bucket %s://%s: %v; check the URL and the credentials: %w", u.Scheme, u.Host, err, graveler.Invalid)
-	}
-	return b, prefix, nil
-}
-
 // bucket is a Store over a bucket of gocloud.dev/blob.
 type bucket struct {
 	b      *blob.Bucket
-	prefix string
+	url    string
+	prefix string // "" or ends in a slash
+	shared bool   // the process's own, not to be closed
 	opt    Options
 	others others
 }
+
+var _ interface {
+	Named
+	Tagger
+} = (*bucket)(nil)
+
+func openBucketStore(ctx context.Context, u *url.URL, opt Options) (Store, error) {
+	b, err := openBucket(ctx, u)
+	if err != nil {
+		return nil, err
+	}
+	s := &bucket{b: b, url: u.String(), shared: u.Scheme == "mem", opt: opt, others: others{opt: opt, scheme: u.Scheme, query: u.RawQuery}}
+	if s.prefix = strings.Trim(u.Path, "/"); s.prefix != "" {
+		s.prefix += "/"
+	}
+	if s.shared {
+		s.url += "#" + processID // what it holds doesn't outlive the process
+	}
+	return s, nil
+}
+
+// URL names the namespace.
+func (s *bucket) URL() string { return s.url }
 
 func (s *bucket) ReadAt(ctx context.Context, o Object, p []byte, off int64) (int, error) {
 	if o.full() {
@@ -100,113 +58,143 @@ func (s *bucket) ReadAt(ctx context.Context, o Object, p []byte, off int64) (int
 	if err := relative(o.Address); err != nil {
 		return 0, err
 	}
-	n, err := readBucket(ctx, s.b, s.prefix+o.Address, p, off, s.opt.RetryFor)
+	n, err := readBucket(ctx, s.b, s.prefix+o.Address, o, p, off, s.opt)
 	return n, wrap("read", o.Address, err)
 }
 
-// readBucket reads one span with one request. While the store is unavailable it tries again, with a growing pause.
-func readBucket(ctx context.Context, b *blob.Bucket, key string, p []byte, off int64, retryFor time.Duration) (int, error) {
+// slowest is how many bytes a second a store that answers must send.
+const slowest = 128 << 10
+
+// readBucket reads one span with one request, and more while the store is unavailable.
+func readBucket(ctx context.Context, b *blob.Bucket, key string, o Object, p []byte, off int64, opt Options) (n int, err error) {
+	if off < 0 {
+		return 0, fmt.Errorf("negative offset %d: %w", off, graveler.Invalid)
+	}
 	if len(p) == 0 {
 		return 0, nil
 	}
-	until := time.Now().Add(retryFor)
-	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		n, err := readOnce(ctx, b, key, p, off)
-		if err == nil || err == io.EOF || kindOf(err) != graveler.Unavailable || time.Now().Add(pause).After(until) {
-			return n, err
-		}
-		select {
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		case <-time.After(pause):
-		}
-	}
+	opt.Timeout += time.Duration(len(p)/slowest) * time.Second
+	err = retry(ctx, opt, func(ctx context.Context) (err error) {
+		n, err = readOnce(ctx, b, key, o, p, off)
+		return err
+	})
+	return n, err
 }
 
-func readOnce(ctx context.Context, b *blob.Bucket, key string, p []byte, off int64) (int, error) {
+func readOnce(ctx context.Context, b *blob.Bucket, key string, o Object, p []byte, off int64) (int, error) {
 	r, err := b.NewRangeReader(ctx, key, off, int64(len(p)), nil)
 	if err != nil {
-		if off > 0 && gcerrors.Code(err) != gcerrors.NotFound {
-			// Stores answer a range past the end with an error of their own; the size tells which it was.
-			if a, aerr := b.Attributes(ctx, key); aerr == nil && off >= a.Size {
-				return 0, io.EOF
+		if k := kindOf(err); k != graveler.Invalid && k != graveler.Unavailable {
+			return 0, err
+		}
+		// Stores answer a range past the end with an error of their own; the size tells whether it was that.
+		if a, aerr := b.Attributes(ctx, key); aerr == nil && off >= a.Size {
+			if o.Size >= 0 && a.Size != o.Size {
+				return 0, short(o, a.Size)
 			}
+			return 0, io.EOF
 		}
 		return 0, err
 	}
 	defer r.Close()
+	if o.Size >= 0 && r.Size() != o.Size {
+		return 0, short(o, r.Size())
+	}
 	n, err := io.ReadFull(r, p)
-	if errors.Is(err, io.ErrUnexpectedEOF) || err == io.EOF {
+	if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
 		if size := r.Size(); size > off+int64(n) {
-			return 0, fmt.Errorf("answer cut short at %d of %d bytes: %w", off+int64(n), size, graveler.Unavailable)
+			return 0, fmt.Errorf("the answer ended at byte %d of %d: %w", off+int64(n), size, graveler.Unavailable)
 		}
 		err = io.EOF
 	}
 	return n, err
 }
 
+// uploadPart bounds what is sent in one request; larger objects go up in parts. S3 takes parts of 5 MiB or more.
+const uploadPart = 8 << 20
+
 func (s *bucket) Put(ctx context.Context, address string, r io.Reader, opt PutOptions) (Info, error) {
-	if err := relative(address); err != nil {
+	if err := writable(address); err != nil {
 		return Info{}, err
 	}
 	// A canceled context is how a half-written object is given up: Close would make it whole.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	ct := opt.ContentType
-	if ct == "" {
-		ct = "application/octet-stream"
-	}
-	w, err := s.b.NewWriter(ctx, s.prefix+address, &blob.WriterOptions{ContentType: ct})
-	if err != nil {
+	w := newWatch(ctx, cancel, r, stallFactor*s.opt.Timeout)
+	h := md5.New()
+	n, err := s.put(ctx, cancel, address, io.TeeReader(w, h), opt)
+	if err = w.end(err); err != nil {
 		return Info{}, wrap("write", address, err)
 	}
-	h := md5.New()
-	n, err := io.Copy(io.MultiWriter(w, h), r)
+	return Info{Address: address, Size: n, MD5: hex.EncodeToString(h.Sum(nil)), Modified: time.Now()}, nil
+}
+
+func (s *bucket) put(ctx context.Context, cancel func(), address string, r io.Reader, opt PutOptions) (int64, error) {
+	wopt := blob.WriterOptions{ContentType: "application/octet-stream", BufferSize: uploadPart}
+	if opt.ContentType != "" {
+		wopt.ContentType = opt.ContentType
+	}
+	w, err := s.b.NewWriter(ctx, s.prefix+address, &wopt)
+	if err != nil {
+		return 0, err
+	}
+	n, err := io.Copy(w, r)
 	if err == nil && opt.Size >= 0 && n != opt.Size {
 		err = fmt.Errorf("%d bytes came, %d were announced: %w", n, opt.Size, graveler.Invalid)
 	}
 	if err != nil {
 		cancel()
 		w.Close()
-		return Info{}, wrap("write", address, err)
+		return 0, err
 	}
-	if err := w.Close(); err != nil {
-		return Info{}, wrap("write", address, err)
-	}
-	return Info{Address: address, Size: n, MD5: hex.EncodeToString(h.Sum(nil)), Modified: time.Now()}, nil
+	return n, w.Close()
 }
 
-func (s *bucket) Stat(ctx context.Context, address string) (Info, error) {
+func (s *bucket) Stat(ctx context.Context, address string) (i Info, err error) {
 	if err := relative(address); err != nil {
 		return Info{}, err
 	}
-	a, err := s.b.Attributes(ctx, s.prefix+address)
-	if err != nil {
-		return Info{}, wrap("stat", address, err)
-	}
-	return Info{Address: address, Size: a.Size, Modified: a.ModTime, MD5: hex.EncodeToString(a.MD5)}, nil
+	err = retry(ctx, s.opt, func(ctx context.Context) error {
+		a, err := s.b.Attributes(ctx, s.prefix+address)
+		if err != nil {
+			return err
+		}
+		i = Info{Address: address, Size: a.Size, Modified: a.ModTime, ETag: strings.Trim(a.ETag, `"`)}
+		if !opaque(a) {
+			i.MD5 = hex.EncodeToString(a.MD5)
+		}
+		return nil
+	})
+	return i, wrap("stat", address, err)
 }
 
 func (s *bucket) Delete(ctx context.Context, address string) error {
 	if err := relative(address); err != nil {
 		return err
 	}
-	err := s.b.Delete(ctx, s.prefix+address)
-	if gcerrors.Code(err) == gcerrors.NotFound {
-		return nil
-	}
+	err := retry(ctx, s.opt, func(ctx context.Context) error {
+		err := s.b.Delete(ctx, s.prefix+address)
+		if err != nil && kindOf(err) == graveler.NotFound && gcerrors.Code(err) == gcerrors.NotFound {
+			return nil
+		}
+		return err
+	})
 	return wrap("delete", address, err)
 }
 
 func (s *bucket) List(ctx context.Context, prefix string) iter.Seq2[Info, error] {
-	return listBucket(ctx, s.b, s.prefix, prefix)
+	return listBucket(ctx, s.b, s.prefix, prefix, s.opt)
 }
 
-func listBucket(ctx context.Context, b *blob.Bucket, root, prefix string) iter.Seq2[Info, error] {
+func listBucket(ctx context.Context, b *blob.Bucket, root, prefix string, opt Options) iter.Seq2[Info, error] {
 	return func(yield func(Info, error) bool) {
 		it := b.List(&blob.ListOptions{Prefix: root + prefix})
 		for {
-			o, err := it.Next(ctx)
+			var o *blob.ListObject
+			err := retry(ctx, opt, func(ctx context.Context) (err error) {
+				o, err = it.Next(ctx)
+				return err
+			})
 			if err == io.EOF {
 				return
 			}
@@ -221,15 +209,21 @@ func listBucket(ctx context.Context, b *blob.Bucket, root, prefix string) iter.S
 	}
 }
 
+// OpaqueTag reports whether o.MD5 is the bucket's tag of o without being a checksum.
+func (s *bucket) OpaqueTag(ctx context.Context, o Object) (bool, error) {
+	if o.full() {
+		return s.others.opaqueTag(ctx, o)
+	}
+	if err := relative(o.Address); err != nil {
+		return false, err
+	}
+	yes, err := opaqueTag(ctx, s.b, s.prefix+o.Address, o, s.opt)
+	return yes, wrap("stat", o.Address, err)
+}
+
 func (s *bucket) Close() error {
 	err := s.others.close()
-	memBuckets.Lock()
-	shared := false
-	for _, b := range memBuckets.m {
-		shared = shared || b == s.b
-	}
-	memBuckets.Unlock()
-	if shared {
+	if s.shared {
 		return err
 	}
 	return errors.Join(err, s.b.Close())

@@ -15,8 +15,9 @@ import (
 type Object struct {
 	Address string
 	Type    graveler.AddressType
-	Size    int64  // bytes; negative if unknown
+	Size    int64  // bytes; negative if unknown. An object found to be of another size is Corrupt
 	MD5     string // hex; "" if unknown. Whoever reads the whole object can verify it
+	Fresh   bool   // read from the store itself, past any cache
 }
 
 // Of returns the object that holds e's bytes. ETags that are no MD5 (multipart uploads) are not taken for one.
@@ -46,6 +47,7 @@ type Info struct {
 	Size     int64
 	Modified time.Time
 	MD5      string // hex; "" if the store doesn't know
+	ETag     string // the store's own tag, without quotes; "" if it has none. Only Stat tells it
 }
 
 // Store reads and writes the objects of one storage namespace. All errors have a graveler.Kind. Methods may be called from
@@ -65,6 +67,21 @@ type Store interface {
 	List(ctx context.Context, prefix string) iter.Seq2[Info, error]
 	// Close frees what the store holds.
 	Close() error
+}
+
+// Named is a Store that knows which one it is.
+type Named interface {
+	Store
+	// URL names the namespace: what two stores of one URL hold at an address is the same, in any process and at any time.
+	URL() string
+}
+
+// Tagger is a Store whose tags are not always checksums.
+type Tagger interface {
+	Store
+	// OpaqueTag reports whether the store itself says that o.MD5 is its tag of o and no checksum of its bytes, though it
+	// looks like one: S3 tags objects so that it encrypts with a key of KMS or of the client.
+	OpaqueTag(ctx context.Context, o Object) (bool, error)
 }
 
 // PutOptions says what is known of an object to write.

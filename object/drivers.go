@@ -1,0 +1,72 @@
+package object
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"strings"
+	"sync"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/rs/xid"
+	"gocloud.dev/blob"
+	_ "gocloud.dev/blob/azureblob" // azblob://
+	_ "gocloud.dev/blob/gcsblob"   // gs://
+	"gocloud.dev/blob/memblob"
+	_ "gocloud.dev/blob/s3blob" // s3://
+
+	"github.com/lakefsfs/lakefsfs/graveler"
+)
+
+// memBuckets are the mem:// buckets of this process, so that each name is one bucket for as long as the process lives.
+var memBuckets = struct {
+	sync.Mutex
+	m map[string]*blob.Bucket
+}{m: map[string]*blob.Bucket{}}
+
+// processID tells this process's mem:// buckets from those of another.
+var processID = xid.New().String()
+
+// openBucket opens the bucket of a URL, whatever its path.
+func openBucket(ctx context.Context, u *url.URL) (*blob.Bucket, error) {
+	if u.Scheme == "mem" {
+		memBuckets.Lock()
+		defer memBuckets.Unlock()
+		b := memBuckets.m[u.Host]
+		if b == nil {
+			b = memblob.OpenBucket(nil)
+			memBuckets.m[u.Host] = b
+		}
+		return b, nil
+	}
+	bare := *u
+	bare.Path, bare.RawPath = "", ""
+	b, err := blob.OpenBucket(ctx, bare.String())
+	if err != nil {
+		return nil, fmt.Errorf("open bucket %s://%s: %v; check the URL's parameters and the credentials of the environment: %w", u.Scheme, u.Host, err, graveler.Invalid)
+	}
+	return b, nil
+}
+
+// opaque reports whether the bucket says that its tag of an object is no checksum, though it looks like one.
+// See "ETag" in https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html: only plaintext and SSE-S3 objects have an MD5.
+func opaque(a *blob.Attributes) bool {
+	var head s3.HeadObjectOutput
+	if !a.As(&head) {
+		return false
+	}
+	return head.SSECustomerAlgorithm != nil || head.ServerSideEncryption == types.ServerSideEncryptionAwsKms ||
+		head.ServerSideEncryption == types.ServerSideEncryptionAwsKmsDsse
+}
+
+func opaqueTag(ctx context.Context, b *blob.Bucket, key string, o Object, opt Options) (yes bool, err error) {
+	err = retry(ctx, opt, func(ctx context.Context) error {
+		a, err := b.Attributes(ctx, key)
+		if err == nil {
+			yes = opaque(a) && strings.Trim(a.ETag, `"`) == o.MD5
+		}
+		return err
+	})
+	return yes, err
+}
