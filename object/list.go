@@ -8,23 +8,17 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"syscall"
 )
 
-// listDir yields the files under root whose relative name starts with prefix, in byte order of the names. If root is a file
-// it yields that alone, under the name "".
+// listDir yields the files under the directory root whose relative name starts with prefix, in byte order of the names.
 func listDir(ctx context.Context, root, prefix string, yield func(Info, error) bool) {
 	fi, err := os.Stat(root)
-	if errors.Is(err, iofs.ErrNotExist) {
+	if errors.Is(err, iofs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || err == nil && !fi.IsDir() {
 		return
 	}
 	if err != nil {
 		yield(Info{}, wrap("list", root, err))
-		return
-	}
-	if !fi.IsDir() {
-		if prefix == "" {
-			yield(Info{Size: fi.Size(), Modified: fi.ModTime()}, nil)
-		}
 		return
 	}
 	var walk func(rel string) bool

@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -180,6 +181,10 @@ func ListURL(ctx context.Context, source string, opt Options) iter.Seq2[Info, er
 			return
 		}
 		if name != "" {
+			if fi, err := os.Stat(name); err == nil && fi.Mode().IsRegular() {
+				yield(Info{Size: fi.Size(), Modified: fi.ModTime()}, nil)
+				return
+			}
 			listDir(ctx, name, "", yield)
 			return
 		}

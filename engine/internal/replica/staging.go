@@ -1,0 +1,308 @@
+package replica
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/lakefsfs/lakefsfs/engine"
+	pb "github.com/lakefsfs/lakefsfs/engine/internal/replica/replicapb"
+	"github.com/lakefsfs/lakefsfs/graveler"
+	"github.com/lakefsfs/lakefsfs/graveler/committed"
+)
+
+// putRecord writes one staged record and keeps the pending index.
+func (a *applier) putRecord(t graveler.StagingToken, path string, value []byte) error {
+	if err := a.unindex(t, path); err != nil {
+		return err
+	}
+	_, content, _, err := splitRecord(value)
+	if err != nil {
+		return err
+	}
+	if content != "" {
+		if err := a.set(key('p', content, string(t), path), nil); err != nil {
+			return err
+		}
+		if err := a.set(key('q', string(t), path), []byte(content)); err != nil {
+			return err
+		}
+	}
+	return a.set(stagedKey(t, path), value)
+}
+
+// unindex takes a path's record, if it is a pending one, out of the pending index.
+func (a *applier) unindex(t graveler.StagingToken, path string) error {
+	q := key('q', string(t), path)
+	content := ""
+	if ok, err := a.get(q, func(b []byte) error { content = string(b); return nil }); err != nil || !ok {
+		return err
+	}
+	a.suspect = append(a.suspect, content)
+	if err := a.del(key('p', content, string(t), path)); err != nil {
+		return err
+	}
+	return a.del(q)
+}
+
+func (a *applier) putRecords(t graveler.StagingToken, changes []*pb.Change) error {
+	for _, c := range changes {
+		if err := a.putRecord(t, string(c.Path), appendRecord(nil, c)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// drop removes a layer.
+func (a *applier) drop(t graveler.StagingToken) error {
+	pending, err := a.PendingOf(t)
+	if err != nil {
+		return err
+	}
+	for _, p := range pending {
+		a.suspect = append(a.suspect, string(p.Content))
+		if err := a.del(key('p', string(p.Content), string(t), p.Path)); err != nil {
+			return err
+		}
+	}
+	if err := a.clear(within('q', string(t))); err != nil {
+		return err
+	}
+	return a.clear(within('s', string(t)))
+}
+
+func (a *applier) stage(c *pb.Stage) error {
+	repo := graveler.RepositoryID(c.Repository)
+	b, err := a.Branch(repo, graveler.BranchID(c.Branch))
+	if err != nil {
+		return err
+	}
+	if err := a.allowed(repo, b.ID, graveler.BlockStaging); err != nil {
+		return err
+	}
+	var paths []string
+	for _, ch := range c.Changes {
+		p := string(ch.Path)
+		if err := graveler.ValidatePath(p); err != nil {
+			return err
+		}
+		if len(ch.Pending) > 255 {
+			return fmt.Errorf("content id of %d bytes: %w", len(ch.Pending), graveler.Invalid)
+		}
+		if len(c.Changes) <= maxEventPaths {
+			paths = append(paths, p)
+		}
+	}
+	a.event(engine.StagingChanged, c.Repository, c.Branch, paths)
+	return a.putRecords(b.Token, c.Changes)
+}
+
+func (a *applier) seal(c *pb.Seal) error {
+	repo := graveler.RepositoryID(c.Repository)
+	b, err := a.Branch(repo, graveler.BranchID(c.Branch))
+	if err != nil {
+		return err
+	}
+	if string(b.Token) == c.Token {
+		return nil // the same command again
+	}
+	empty, err := a.Empty(b.Token)
+	if err != nil || empty {
+		return err // an empty layer needs no seal
+	}
+	b.Sealed = append([]graveler.StagingToken{b.Token}, b.Sealed...)
+	b.Token = graveler.StagingToken(c.Token)
+	return a.putBranch(repo, branchPB(&b))
+}
+
+// advance moves a branch to a new commit and drops the layers that it holds now, in one step.
+func (a *applier) advance(c *pb.AdvanceBranch) error {
+	repo := graveler.RepositoryID(c.Repository)
+	b, err := a.Branch(repo, graveler.BranchID(c.Branch))
+	if err != nil {
+		return err
+	}
+	commit, err := committed.DecodeCommit(c.Commit)
+	if err != nil {
+		return err
+	}
+	if b.Commit == commit.ID {
+		return nil // the same command again
+	}
+	if string(b.Commit) != c.Expect {
+		return fmt.Errorf("branch %s/@%s moved to %.12s meanwhile: %w", repo, b.ID, b.Commit, graveler.Conflict)
+	}
+	if !c.Merge {
+		if err := a.allowed(repo, b.ID, graveler.BlockCommit); err != nil {
+			return err
+		}
+	}
+	rest := b
+	rest.Sealed = slices.DeleteFunc(slices.Clone(b.Sealed), func(t graveler.StagingToken) bool {
+		return slices.Contains(c.Drop, string(t))
+	})
+	if len(rest.Sealed)+len(c.Drop) != len(b.Sealed) {
+		return fmt.Errorf("the staging of %s/@%s changed meanwhile: %w", repo, b.ID, graveler.Conflict)
+	}
+	for _, k := range c.Keep {
+		if err := a.keep(&rest, c.Drop, string(k.Path), k.Content); err != nil {
+			return err
+		}
+	}
+	for _, t := range c.Drop {
+		if err := a.drop(graveler.StagingToken(t)); err != nil {
+			return err
+		}
+	}
+	rest.Commit = commit.ID
+	if err := a.set(commitKey(repo, commit.ID), c.Commit); err != nil {
+		return err
+	}
+	if err := a.moved(repo, c.Branch, string(commit.ID), c.Now); err != nil {
+		return err
+	}
+	a.event(engine.HeadMoved, c.Repository, c.Branch, nil)
+	return a.putBranch(repo, branchPB(&rest))
+}
+
+// keep stages a pending record of a layer that is dropped again in the open one, unless a newer layer has the path: its file
+// was still being written when the commit took a snapshot of it.
+func (a *applier) keep(rest *graveler.Branch, drop []string, path, content string) error {
+	for _, t := range layers(rest) {
+		if _, ok, err := a.Staged(t, path); err != nil || ok {
+			return err
+		}
+	}
+	for _, t := range drop {
+		var value []byte
+		ok, err := a.get(stagedKey(graveler.StagingToken(t), path), func(b []byte) error {
+			value = slices.Clone(b)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue
+		}
+		if _, got, _, err := splitRecord(value); err != nil || got != content {
+			return err
+		}
+		return a.putRecord(rest.Token, path, value)
+	}
+	return nil
+}
+
+// settle names the objects that pending contents became, in every record that names them.
+func (a *applier) settle(c *pb.Settle) error {
+	for _, s := range c.Contents {
+		prefix := within('p', s.Content)
+		var places []Pending
+		err := a.scan(prefix, nil, func(k, _ []byte) bool {
+			rest := k[len(prefix):]
+			i := indexNUL(rest)
+			places = append(places, Pending{Token: graveler.StagingToken(rest[:i]), Path: string(rest[i+1:])})
+			return true
+		})
+		if err != nil {
+			return err
+		}
+		for _, p := range places {
+			ch, ok, err := a.Staged(p.Token, p.Path)
+			if err != nil {
+				return err
+			}
+			if ok && string(ch.Entry.Pending) == s.Content {
+				e := &ch.Entry
+				e.Pending, e.Address, e.AddressType = "", s.Address, graveler.AddressType(s.AddressType)
+				e.Size, e.ETag, e.Modified = s.Size, s.Etag, time.Unix(0, s.Modified).UTC()
+				if _, has := e.Metadata[graveler.MetaMtime]; has {
+					e.Metadata[graveler.MetaMtime] = strconv.FormatInt(e.Modified.Unix(), 10)
+				}
+				b, err := committed.EncodeEntry(e)
+				if err != nil {
+					return err
+				}
+				if err := a.set(stagedKey(p.Token, p.Path), append([]byte{recPut}, b...)); err != nil {
+					return err
+				}
+			}
+			if err := a.del(key('p', s.Content, string(p.Token), p.Path)); err != nil {
+				return err
+			}
+			if err := a.del(key('q', string(p.Token), p.Path)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (a *applier) reset(c *pb.ResetStaging) error {
+	repo := graveler.RepositoryID(c.Repository)
+	b, err := a.Branch(repo, graveler.BranchID(c.Branch))
+	if err != nil {
+		return err
+	}
+	if len(c.Path) == 0 {
+		for _, t := range layers(&b) {
+			if err := a.drop(t); err != nil {
+				return err
+			}
+		}
+		b.Token, b.Sealed = graveler.StagingToken(c.Token), nil
+		a.event(engine.StagingChanged, c.Repository, c.Branch, nil)
+		return a.putBranch(repo, branchPB(&b))
+	}
+	path := string(c.Path)
+	for _, t := range layers(&b) {
+		var gone []string
+		if _, ok, err := a.Staged(t, path); err != nil {
+			return err
+		} else if ok {
+			gone = append(gone, path)
+		}
+		dir := stagedKey(t, path+"/")
+		err := a.scan(dir, nil, func(k, _ []byte) bool {
+			gone = append(gone, lastPart(k, 2))
+			return true
+		})
+		if err != nil {
+			return err
+		}
+		for _, p := range gone {
+			if err := a.unindex(t, p); err != nil {
+				return err
+			}
+			if err := a.del(stagedKey(t, p)); err != nil {
+				return err
+			}
+		}
+	}
+	a.event(engine.StagingChanged, c.Repository, c.Branch, []string{path, path + "/"})
+	return nil
+}
+
+// adopt puts a bulk token on top of a branch's layers, and a fresh open one above it.
+func (a *applier) adopt(c *pb.AdoptToken) error {
+	repo := graveler.RepositoryID(c.Repository)
+	b, err := a.Branch(repo, graveler.BranchID(c.Branch))
+	if err != nil {
+		return err
+	}
+	if slices.Contains(b.Sealed, graveler.StagingToken(c.Token)) {
+		return nil // the same command again
+	}
+	if err := a.allowed(repo, b.ID, graveler.BlockStaging); err != nil {
+		return err
+	}
+	b.Sealed = append([]graveler.StagingToken{graveler.StagingToken(c.Token), b.Token}, b.Sealed...)
+	b.Token = graveler.StagingToken(c.Open)
+	if err := a.del(key('g', c.Token)); err != nil {
+		return err
+	}
+	a.event(engine.StagingChanged, c.Repository, c.Branch, nil)
+	return a.putBranch(repo, branchPB(&b))
+}
