@@ -23,7 +23,9 @@ func TestFile(t *testing.T) {
 }
 
 func TestLocalScheme(t *testing.T) {
-	objecttest.Run(t, func(t *testing.T) object.Store { return open(t, "local://r/ns/", object.Options{LocalRoot: t.TempDir()}) })
+	objecttest.Run(t, func(t *testing.T) object.Store {
+		return open(t, "local://r/ns/", object.Options{LocalRoot: t.TempDir()})
+	})
 }
 
 func TestMem(t *testing.T) {

@@ -40,6 +40,9 @@ func retry(ctx context.Context, opt Options, do func(context.Context) error) err
 }
 
 func attempt(ctx context.Context, limit time.Duration, do func(context.Context) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	tctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	err := do(tctx)
