@@ -84,7 +84,7 @@ func readBucket(ctx context.Context, b *blob.Bucket, key string, o Object, p []b
 func readOnce(ctx context.Context, b *blob.Bucket, key string, o Object, p []byte, off int64) (int, error) {
 	r, err := b.NewRangeReader(ctx, key, off, int64(len(p)), nil)
 	if err != nil {
-		if k := kindOf(err); k != graveler.Invalid && k != graveler.Unavailable {
+		if kindOf(err) != graveler.Invalid {
 			return 0, err
 		}
 		// Stores answer a range past the end with an error of their own; the size tells whether it was that.

@@ -95,8 +95,8 @@ type Local interface {
 	Store
 	// Path is the file that holds o, "" if it isn't a local file.
 	Path(o Object) string
-	// Adopt makes the file at path the object at address, by a rename where both are on one file system, else by a copy;
-	// path is gone after success.
+	// Adopt makes the file at path the object at address too: by a hard link where that can be, else by a copy. The caller
+	// must not change the file any more, and removes path when the object is named somewhere.
 	Adopt(ctx context.Context, address, path string) error
 	// Sync makes all that Put and Adopt have written durable: it survives a power cut once Sync returns.
 	Sync(ctx context.Context) error

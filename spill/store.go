@@ -1,0 +1,320 @@
+// Package spill keeps the bytes of files that are not yet objects: those being written, and those written whose upload is still
+// to come. Every write is a write(2) to a local file, so what a write acknowledged survives kill -9; Sync makes it survive a
+// power cut.
+//
+//	DIR/<content id>        the bytes
+//	DIR/<content id>.base   of a file that began as a committed object: which object, and which chunks are in the local file
+//	                        already; the others are read from the object until they are written or the file is settled
+package spill
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	iofs "io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/rs/xid"
+	"golang.org/x/sys/unix"
+
+	"github.com/lakefsfs/lakefsfs/graveler"
+	"github.com/lakefsfs/lakefsfs/object"
+)
+
+// Options of a Store.
+type Options struct {
+	// MinFree is the room that is left on the disk before writes fail with NoSpace; 0 is 64 MiB. It keeps the metadata beside
+	// it working.
+	MinFree uint64
+	Logger  *slog.Logger
+	// OpenBase opens the object store of a base's namespace again after a restart.
+	OpenBase func(ctx context.Context, namespace string) (object.Store, error)
+}
+
+// Store is a directory of spill files.
+type Store struct {
+	dir     string
+	opt     Options
+	boot    string
+	mu      sync.Mutex
+	open    map[graveler.ContentID]*content
+	onReady func(graveler.ContentID)
+	checked atomic.Int64
+}
+
+const baseSuffix = ".base"
+
+// Open opens the store in a directory, which it makes if need be.
+func Open(dir string, opt Options) (*Store, error) {
+	if opt.MinFree == 0 {
+		opt.MinFree = 64 << 20
+	}
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the spill directory: %w", err)
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		boot = nil // nothing unsynced is trusted then
+	}
+	s := &Store{dir: dir, opt: opt, boot: strings.TrimSpace(string(boot)), open: map[graveler.ContentID]*content{}}
+	ents, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("read the spill directory: %w", err)
+	}
+	for _, e := range ents {
+		if strings.Contains(e.Name(), snapInfix) {
+			os.Remove(filepath.Join(dir, e.Name()))
+		}
+	}
+	return s, nil
+}
+
+// SetReady names the function that is told of a content whose last writer closed it. It must not block.
+func (s *Store) SetReady(f func(graveler.ContentID)) {
+	s.mu.Lock()
+	s.onReady = f
+	s.mu.Unlock()
+}
+
+// IDs lists all contents on disk.
+func (s *Store) IDs() ([]graveler.ContentID, error) {
+	ents, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, fmt.Errorf("read the spill directory: %w", err)
+	}
+	var ids []graveler.ContentID
+	for _, e := range ents {
+		if !strings.Contains(e.Name(), ".") {
+			ids = append(ids, graveler.ContentID(e.Name()))
+		}
+	}
+	slices.Sort(ids)
+	return ids, nil
+}
+
+func (s *Store) path(id graveler.ContentID) string { return filepath.Join(s.dir, string(id)) }
+
+func validID(id graveler.ContentID) bool {
+	return id != "" && !strings.ContainsAny(string(id), "./\x00")
+}
+
+// room fails while the disk is nearly full.
+func (s *Store) room() error {
+	now := time.Now().UnixMilli()
+	if now-s.checked.Load() < 20 {
+		return nil
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(s.dir, &st); err != nil {
+		return fmt.Errorf("look for room in %s: %w", s.dir, err)
+	}
+	if free := st.Bavail * uint64(st.Bsize); free < s.opt.MinFree {
+		return fmt.Errorf("the disk of %s has %d MiB left: %w", s.dir, free>>20, graveler.NoSpace)
+	}
+	s.checked.Store(now)
+	return nil
+}
+
+// Create makes an empty content, open for writing.
+func (s *Store) Create() (*File, error) {
+	if err := s.room(); err != nil {
+		return nil, err
+	}
+	id := graveler.ContentID(xid.New().String())
+	f, err := os.OpenFile(s.path(id), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return nil, wrap("create", id, err)
+	}
+	c := &content{s: s, id: id, f: f, refs: 1, writers: 1}
+	c.cond.L = &s.mu
+	s.mu.Lock()
+	s.open[id] = c
+	s.mu.Unlock()
+	return &File{c: c, write: true}, nil
+}
+
+// Base is the object that a content begins as.
+type Base struct {
+	Store     object.Store
+	Namespace string // the store's URL, to open it again after a restart
+	Object    object.Object
+	Mtime     time.Time
+}
+
+// CreateFrom makes a content that begins as an object's bytes, open for writing. Nothing is copied until it has to be.
+func (s *Store) CreateFrom(b Base) (*File, error) {
+	f, err := s.Create()
+	if err != nil {
+		return nil, err
+	}
+	c := f.c
+	if c.base, err = newBase(s, c.id, b); err == nil {
+		err = c.f.Truncate(b.Object.Size)
+	}
+	if err == nil && !b.Mtime.IsZero() {
+		err = f.SetTimes(time.Time{}, b.Mtime)
+	}
+	if err != nil {
+		s.Drop(c.id)
+		f.Close()
+		return nil, wrap("create", c.id, err)
+	}
+	return f, nil
+}
+
+// OpenFile opens a content. While it is being settled an open for writing waits. NotFound if it was settled or dropped: the
+// entry then names something else.
+func (s *Store) OpenFile(id graveler.ContentID, write bool) (*File, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, err := s.lookup(id)
+	if err != nil {
+		return nil, err
+	}
+	for write && c.settling && !c.gone {
+		c.cond.Wait()
+	}
+	if c.gone || c.dropped {
+		s.release(c)
+		return nil, fmt.Errorf("content %s: %w", id, graveler.NotFound)
+	}
+	c.refs++
+	if write {
+		c.writers++
+	}
+	return &File{c: c, write: write}, nil
+}
+
+// lookup finds an open content or opens it from disk, without a reference. Called with mu.
+func (s *Store) lookup(id graveler.ContentID) (*content, error) {
+	if c := s.open[id]; c != nil {
+		return c, nil
+	}
+	if !validID(id) {
+		return nil, fmt.Errorf("content %q: %w", id, graveler.NotFound)
+	}
+	f, err := os.OpenFile(s.path(id), os.O_RDWR, 0)
+	if err != nil {
+		return nil, wrap("open", id, err)
+	}
+	c := &content{s: s, id: id, f: f}
+	c.cond.L = &s.mu
+	if c.base, err = loadBase(s, id, f); err != nil {
+		f.Close()
+		return nil, wrap("open", id, err)
+	}
+	s.open[id] = c
+	return c, nil
+}
+
+// release closes a content that nobody refers to any more. Called with mu.
+func (s *Store) release(c *content) {
+	if c.refs > 0 || c.settling {
+		return
+	}
+	if s.open[c.id] == c {
+		delete(s.open, c.id)
+	}
+	c.close()
+	if c.dropped && !c.gone {
+		s.remove(c.id)
+	}
+}
+
+func (s *Store) remove(id graveler.ContentID) {
+	for _, name := range []string{s.path(id), s.path(id) + baseSuffix} {
+		if err := os.Remove(name); err != nil && !errors.Is(err, iofs.ErrNotExist) {
+			s.opt.Logger.Warn("remove a spill file", "file", name, "err", err)
+		}
+	}
+}
+
+// Drop removes contents that no entry names any more, each when its last handle closes.
+func (s *Store) Drop(ids ...graveler.ContentID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range ids {
+		if c := s.open[id]; c != nil {
+			c.dropped = true
+			s.release(c)
+		} else if validID(id) {
+			s.remove(id)
+		}
+	}
+}
+
+// Info tells of a content.
+type Info struct {
+	Size    int64
+	Mtime   time.Time
+	Writers int // handles open for writing
+}
+
+// Stat tells of a content; NotFound if it was settled or dropped.
+func (s *Store) Stat(id graveler.ContentID) (Info, error) {
+	s.mu.Lock()
+	c := s.open[id]
+	if c != nil && c.gone || !validID(id) {
+		s.mu.Unlock()
+		return Info{}, fmt.Errorf("content %q: %w", id, graveler.NotFound)
+	}
+	var fi os.FileInfo
+	var err error
+	writers := 0
+	if c != nil {
+		fi, err = c.f.Stat()
+		writers = c.writers
+		s.mu.Unlock()
+	} else {
+		s.mu.Unlock()
+		fi, err = os.Stat(s.path(id))
+	}
+	if err != nil {
+		return Info{}, wrap("stat", id, err)
+	}
+	return Info{Size: fi.Size(), Mtime: fi.ModTime(), Writers: writers}, nil
+}
+
+// ReadAt reads a content without a handle.
+func (s *Store) ReadAt(ctx context.Context, id graveler.ContentID, p []byte, off int64) (int, error) {
+	f, err := s.OpenFile(id, false)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	return f.ReadAt(ctx, p, off)
+}
+
+func wrap(op string, id graveler.ContentID, err error) error {
+	if err == nil || err == io.EOF {
+		return err
+	}
+	var k graveler.Kind
+	switch {
+	case errors.As(err, &k):
+		return fmt.Errorf("%s spill file %s: %w", op, id, err)
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		k = graveler.NoSpace
+	case errors.Is(err, syscall.EFBIG):
+		k = graveler.TooLarge
+	case errors.Is(err, iofs.ErrNotExist):
+		k = graveler.NotFound
+	case errors.Is(err, syscall.EINVAL), errors.Is(err, syscall.EOPNOTSUPP):
+		k = graveler.Invalid
+	default:
+		k = graveler.KindOf(err)
+	}
+	return fmt.Errorf("%s spill file %s: %v: %w", op, id, err, k)
+}
