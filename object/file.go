@@ -221,33 +221,31 @@ func (c ctxReader) Read(p []byte) (int, error) {
 	return c.r.Read(p)
 }
 
-// Adopt makes the file at from the object at address.
+// Adopt makes the file at from the object at address too.
 func (s *fileStore) Adopt(ctx context.Context, address, from string) error {
 	if err := writable(address); err != nil {
 		return err
 	}
 	name := s.file(address)
-	err := s.place(name, func() error { return os.Rename(from, name) })
+	err := s.place(name, func() error { return os.Link(from, name) })
 	switch {
 	case err == nil:
 		s.placed(name)
-	case errors.Is(err, syscall.EXDEV):
+	case errors.Is(err, syscall.EXDEV), errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EMLINK), errors.Is(err, syscall.EOPNOTSUPP):
 		err = s.adoptCopy(ctx, address, from)
 	}
 	return wrap("adopt", address, err)
 }
 
-// adoptCopy adopts a file of another file system.
+// adoptCopy adopts a file that can't be linked to, as one of another file system.
 func (s *fileStore) adoptCopy(ctx context.Context, address, from string) error {
 	f, err := os.Open(from)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if _, err := s.Put(ctx, address, f, PutOptions{Size: -1}); err != nil {
-		return err
-	}
-	return os.Remove(from)
+	_, err = s.Put(ctx, address, f, PutOptions{Size: -1})
+	return err
 }
 
 // Sync makes durable what was put or adopted since the last Sync.

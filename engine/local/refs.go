@@ -1,0 +1,231 @@
+package local
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/lakefsfs/lakefsfs/engine"
+	"github.com/lakefsfs/lakefsfs/engine/internal/replica"
+	"github.com/lakefsfs/lakefsfs/graveler"
+)
+
+// refStore shows one repository of a view to graveler's algorithms.
+type refStore struct {
+	v    *replica.View
+	repo graveler.RepositoryID
+}
+
+func (s refStore) BranchByID(id graveler.BranchID) (graveler.Branch, error) {
+	return s.v.Branch(s.repo, id)
+}
+func (s refStore) TagByID(id graveler.TagID) (graveler.Tag, error) { return s.v.Tag(s.repo, id) }
+func (s refStore) CommitByID(id graveler.CommitID) (graveler.Commit, error) {
+	return s.v.Commit(s.repo, id)
+}
+func (s refStore) CommitByPrefix(p string) (graveler.CommitID, error) {
+	return s.v.CommitByPrefix(s.repo, p)
+}
+func (s refStore) HeadAt(b graveler.BranchID, t time.Time) (graveler.CommitID, error) {
+	return s.v.HeadAt(s.repo, b, t)
+}
+
+// resolve tells what a ref means in a view. It says so if the repository is what is missing.
+func resolve(v *replica.View, repo graveler.RepositoryID, ref graveler.Ref) (graveler.Resolved, error) {
+	r, err := graveler.Resolve(refStore{v, repo}, ref)
+	if err != nil {
+		if _, rerr := v.Repository(repo); rerr != nil {
+			return r, rerr
+		}
+		return r, fmt.Errorf("%s: %w", repo, err)
+	}
+	return r, nil
+}
+
+// Resolve tells what a ref means now.
+func (e *Engine) Resolve(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref) (graveler.Resolved, error) {
+	v, err := e.rep.View()
+	if err != nil {
+		return graveler.Resolved{}, err
+	}
+	defer v.Close()
+	return resolve(v, repo, ref)
+}
+
+// ListBranches lists branches.
+func (e *Engine) ListBranches(ctx context.Context, repo graveler.RepositoryID, q engine.RefQuery) ([]graveler.Branch, error) {
+	v, err := e.rep.View()
+	if err != nil {
+		return nil, err
+	}
+	defer v.Close()
+	if _, err := v.Repository(repo); err != nil {
+		return nil, err
+	}
+	var out []graveler.Branch
+	err = v.Branches(repo, max(q.Prefix, q.After), func(b graveler.Branch) bool {
+		name := string(b.ID)
+		if !strings.HasPrefix(name, q.Prefix) {
+			return name < q.Prefix
+		}
+		if name > q.After && (!b.Hidden || q.Hidden) {
+			out = append(out, b)
+		}
+		return q.Limit == 0 || len(out) < q.Limit
+	})
+	return out, err
+}
+
+// CreateBranch makes a branch.
+func (e *Engine) CreateBranch(ctx context.Context, r engine.CreateBranch) (graveler.Branch, error) {
+	if err := graveler.ValidateBranchID(r.ID); err != nil {
+		return graveler.Branch{}, err
+	}
+	v, err := e.rep.View()
+	if err != nil {
+		return graveler.Branch{}, err
+	}
+	defer v.Close()
+	if r.Source == "" {
+		repo, err := v.Repository(r.Repo)
+		if err != nil {
+			return graveler.Branch{}, err
+		}
+		r.Source = graveler.Ref(repo.DefaultBranch)
+	}
+	res, err := resolve(v, r.Repo, r.Source)
+	if err != nil {
+		return graveler.Branch{}, err
+	}
+	if res.View == graveler.StagedOnly {
+		return graveler.Branch{}, fmt.Errorf("branch from %q: staged changes are no commit: %w", r.Source, graveler.Invalid)
+	}
+	b := graveler.Branch{ID: r.ID, Commit: res.Commit.ID, Token: newToken(), Hidden: r.Hidden}
+	return b, e.rep.CreateBranch(ctx, r.Repo, b)
+}
+
+// DeleteBranch removes a branch.
+func (e *Engine) DeleteBranch(ctx context.Context, repo graveler.RepositoryID, id graveler.BranchID, force bool) error {
+	mu := e.committing(repo, id)
+	mu.Lock()
+	defer mu.Unlock()
+	res, err := e.rep.DeleteBranch(ctx, repo, id, force)
+	e.spill.Drop(res.Orphans...)
+	return err
+}
+
+// RenameBranch renames a branch.
+func (e *Engine) RenameBranch(ctx context.Context, repo graveler.RepositoryID, from, to graveler.BranchID) error {
+	if err := graveler.ValidateBranchID(to); err != nil {
+		return err
+	}
+	mu := e.committing(repo, from)
+	mu.Lock()
+	defer mu.Unlock()
+	return e.rep.RenameBranch(ctx, repo, from, to)
+}
+
+// SetHead moves a branch.
+func (e *Engine) SetHead(ctx context.Context, repo graveler.RepositoryID, id graveler.BranchID, ref graveler.Ref, drop bool) (graveler.Branch, error) {
+	mu := e.committing(repo, id)
+	mu.Lock()
+	defer mu.Unlock()
+	target, err := e.Resolve(ctx, repo, ref)
+	if err != nil {
+		return graveler.Branch{}, err
+	}
+	if target.View == graveler.StagedOnly {
+		return graveler.Branch{}, fmt.Errorf("reset to %q: staged changes are no commit: %w", ref, graveler.Invalid)
+	}
+	st := e.staging(repo, id)
+	st.Lock()
+	res, err := e.rep.SetHead(ctx, repo, id, target.Commit.ID, drop, newToken())
+	st.Unlock()
+	if err != nil {
+		return graveler.Branch{}, err
+	}
+	e.spill.Drop(res.Orphans...)
+	v, err := e.rep.View()
+	if err != nil {
+		return graveler.Branch{}, err
+	}
+	defer v.Close()
+	return v.Branch(repo, id)
+}
+
+// ListTags lists tags.
+func (e *Engine) ListTags(ctx context.Context, repo graveler.RepositoryID, q engine.RefQuery) ([]graveler.Tag, error) {
+	v, err := e.rep.View()
+	if err != nil {
+		return nil, err
+	}
+	defer v.Close()
+	if _, err := v.Repository(repo); err != nil {
+		return nil, err
+	}
+	var out []graveler.Tag
+	err = v.Tags(repo, max(q.Prefix, q.After), func(t graveler.Tag) bool {
+		name := string(t.ID)
+		if !strings.HasPrefix(name, q.Prefix) {
+			return name < q.Prefix
+		}
+		if name > q.After {
+			out = append(out, t)
+		}
+		return q.Limit == 0 || len(out) < q.Limit
+	})
+	return out, err
+}
+
+// CreateTag makes a tag.
+func (e *Engine) CreateTag(ctx context.Context, repo graveler.RepositoryID, id graveler.TagID, ref graveler.Ref) (graveler.Tag, error) {
+	if err := graveler.ValidateTagID(id); err != nil {
+		return graveler.Tag{}, err
+	}
+	res, err := e.Resolve(ctx, repo, ref)
+	if err != nil {
+		return graveler.Tag{}, err
+	}
+	if res.View == graveler.StagedOnly {
+		return graveler.Tag{}, fmt.Errorf("tag %q: staged changes are no commit: %w", ref, graveler.Invalid)
+	}
+	t := graveler.Tag{ID: id, Commit: res.Commit.ID}
+	return t, e.rep.CreateTag(ctx, repo, t)
+}
+
+// DeleteTag removes a tag.
+func (e *Engine) DeleteTag(ctx context.Context, repo graveler.RepositoryID, id graveler.TagID) error {
+	return e.rep.DeleteTag(ctx, repo, id)
+}
+
+// Rules lists the branch protection rules.
+func (e *Engine) Rules(ctx context.Context, repo graveler.RepositoryID) ([]graveler.Rule, error) {
+	v, err := e.rep.View()
+	if err != nil {
+		return nil, err
+	}
+	defer v.Close()
+	if _, err := v.Repository(repo); err != nil {
+		return nil, err
+	}
+	return v.Rules(repo)
+}
+
+// SetRules replaces the branch protection rules.
+func (e *Engine) SetRules(ctx context.Context, repo graveler.RepositoryID, rules []graveler.Rule) error {
+	for _, r := range rules {
+		if _, err := path.Match(r.Pattern, "x"); err != nil || r.Pattern == "" {
+			return fmt.Errorf("branch pattern %q: write a name, or a pattern with * ? [a-z]: %w", r.Pattern, graveler.Invalid)
+		}
+		for _, a := range r.Block {
+			switch a {
+			case graveler.BlockStaging, graveler.BlockCommit, graveler.BlockDelete:
+			default:
+				return fmt.Errorf("rule %q: nothing is called %q; block staging, commit or delete: %w", r.Pattern, a, graveler.Invalid)
+			}
+		}
+	}
+	return e.rep.SetRules(ctx, repo, rules)
+}
