@@ -23,7 +23,7 @@ import (
 )
 
 // fileStore keeps objects as plain files under a directory, named by their addresses, as lakeFS's local adapter does. It is
-// not built on fileblob: reads are one pread on a kept descriptor, finished files are adopted by a rename, and Sync is one
+// not built on fileblob: reads are one pread on a kept descriptor, finished files are adopted by a link, and Sync is one
 // call for a whole batch.
 type fileStore struct {
 	root   string
@@ -231,13 +231,14 @@ func (s *fileStore) Adopt(ctx context.Context, address, from string) error {
 	switch {
 	case err == nil:
 		s.placed(name)
-	case errors.Is(err, syscall.EXDEV), errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EMLINK), errors.Is(err, syscall.EOPNOTSUPP):
+	case errors.Is(err, syscall.EXDEV), errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EMLINK),
+		errors.Is(err, syscall.EOPNOTSUPP), errors.Is(err, syscall.EEXIST):
 		err = s.adoptCopy(ctx, address, from)
 	}
 	return wrap("adopt", address, err)
 }
 
-// adoptCopy adopts a file that can't be linked to, as one of another file system.
+// adoptCopy adopts a file that can't be linked to, as one of another file system, or replaces an object.
 func (s *fileStore) adoptCopy(ctx context.Context, address, from string) error {
 	f, err := os.Open(from)
 	if err != nil {

@@ -90,7 +90,7 @@ type PutOptions struct {
 	Size        int64 // bytes to come, or negative
 }
 
-// Local is a Store whose objects are files of this machine: they can be read without a copy and written by a rename.
+// Local is a Store whose objects are files of this machine: they can be read and written without a copy.
 type Local interface {
 	Store
 	// Path is the file that holds o, "" if it isn't a local file.
