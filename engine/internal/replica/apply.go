@@ -103,6 +103,8 @@ func (a *applier) run(cmd *pb.Command) error {
 		return a.drop(graveler.StagingToken(op.DropToken))
 	case *pb.Command_SetRules:
 		return a.setRules(op.SetRules)
+	case *pb.Command_ForgetSettled:
+		return a.clear([]byte{'z'})
 	}
 	return fmt.Errorf("a command that this version doesn't know: %w", graveler.Invalid)
 }

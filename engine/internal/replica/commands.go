@@ -146,9 +146,13 @@ type Settled struct {
 	Modified    time.Time
 }
 
-// Settle names the objects that pending contents became.
-func (r *Replica) Settle(ctx context.Context, ss []Settled) error {
+// Settle names the objects that pending contents became. A Stage that still names one as pending gets the object too, until it
+// is among those to forget.
+func (r *Replica) Settle(ctx context.Context, ss []Settled, forget []graveler.ContentID) error {
 	c := &pb.Settle{}
+	for _, id := range forget {
+		c.Forget = append(c.Forget, string(id))
+	}
 	for _, s := range ss {
 		c.Contents = append(c.Contents, &pb.Settled{Content: string(s.Content), Address: s.Address, AddressType: int32(s.AddressType), Size: s.Size, Etag: s.ETag, Modified: s.Modified.UnixNano()})
 	}
@@ -201,5 +205,11 @@ func (r *Replica) SetRules(ctx context.Context, repo graveler.RepositoryID, rule
 		c.Rules = append(c.Rules, m)
 	}
 	_, err := r.propose(ctx, &pb.Command{Op: &pb.Command_SetRules{SetRules: c}})
+	return err
+}
+
+// ForgetSettled forgets what contents became, when no Stage is under way.
+func (r *Replica) ForgetSettled(ctx context.Context) error {
+	_, err := r.propose(ctx, &pb.Command{Op: &pb.Command_ForgetSettled{ForgetSettled: true}})
 	return err
 }

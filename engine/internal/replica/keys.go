@@ -19,6 +19,7 @@ import (
 //	s <token> 0 <path>                → staged record, see value below
 //	p <content> 0 <token> 0 <path>    → nothing: where pending contents are named
 //	q <token> 0 <path>                → content: the same by token
+//	z <content>                       → Settled: what a content became, for a Stage that still takes it for pending
 //	g <token>                         → nothing: a bulk token that no branch has adopted yet
 //	m applied                         → index, term of the last applied log entry
 //

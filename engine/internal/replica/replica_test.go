@@ -88,10 +88,14 @@ func TestStageSettleAdvance(t *testing.T) {
 		return res
 	}
 	must(r.Stage(t.Context(), "repo", "main", []graveler.Change{put("a", "1"), pending("b", "c1"), pending("open", "c2")}))
-	if err := r.Settle(t.Context(), []Settled{{Content: "c1", Address: "data/z", Size: 5, ETag: "e5", Modified: time.Unix(5, 0)}}); err != nil {
+	if err := r.Settle(t.Context(), []Settled{{Content: "c1", Address: "data/z", Size: 5, ETag: "e5", Modified: time.Unix(5, 0)}}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if got := staged(t, r, "t0"); got["b"] != "e5" || got["open"] != "pending c2" {
+		t.Fatal(got)
+	}
+	must(r.Stage(t.Context(), "repo", "main", []graveler.Change{pending("b2", "c1")})) // a copy by one who saw it pending
+	if got := staged(t, r, "t0"); got["b2"] != "e5" {
 		t.Fatal(got)
 	}
 	if err := r.Seal(t.Context(), "repo", "main", "t1"); err != nil {

@@ -48,11 +48,41 @@ func (a *applier) unindex(t graveler.StagingToken, path string) error {
 
 func (a *applier) putRecords(t graveler.StagingToken, changes []*pb.Change) error {
 	for _, c := range changes {
-		if err := a.putRecord(t, string(c.Path), appendRecord(nil, c)); err != nil {
+		value := appendRecord(nil, c)
+		if c.Pending != "" && !c.Remove {
+			// The content may have become an object after the proposer read the entry.
+			var s pb.Settled
+			ok, err := a.message(key('z', c.Pending), &s)
+			if err != nil {
+				return err
+			}
+			if ok {
+				if value, err = settledRecord(string(c.Path), value, &s); err != nil {
+					return err
+				}
+			}
+		}
+		if err := a.putRecord(t, string(c.Path), value); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// settledRecord is a pending record's value with the object that its content became.
+func settledRecord(path string, value []byte, s *pb.Settled) ([]byte, error) {
+	ch, err := decodeRecord(path, value)
+	if err != nil {
+		return nil, err
+	}
+	e := &ch.Entry
+	e.Pending, e.Address, e.AddressType = "", s.Address, graveler.AddressType(s.AddressType)
+	e.Size, e.ETag, e.Modified = s.Size, s.Etag, time.Unix(0, s.Modified).UTC()
+	if _, has := e.Metadata[graveler.MetaMtime]; has {
+		e.Metadata[graveler.MetaMtime] = strconv.FormatInt(e.Modified.Unix(), 10)
+	}
+	b, err := committed.EncodeEntry(e)
+	return append([]byte{recPut}, b...), err
 }
 
 // drop removes a layer.
@@ -197,7 +227,15 @@ func (a *applier) keep(rest *graveler.Branch, drop []string, path, content strin
 
 // settle names the objects that pending contents became, in every record that names them.
 func (a *applier) settle(c *pb.Settle) error {
+	for _, id := range c.Forget {
+		if err := a.del(key('z', id)); err != nil {
+			return err
+		}
+	}
 	for _, s := range c.Contents {
+		if err := a.set(key('z', s.Content), mustMarshal(s)); err != nil {
+			return err
+		}
 		prefix := within('p', s.Content)
 		var places []Pending
 		err := a.scan(prefix, nil, func(k, _ []byte) bool {
@@ -210,24 +248,19 @@ func (a *applier) settle(c *pb.Settle) error {
 			return err
 		}
 		for _, p := range places {
-			ch, ok, err := a.Staged(p.Token, p.Path)
-			if err != nil {
+			var value []byte
+			k := stagedKey(p.Token, p.Path)
+			if _, err := a.get(k, func(b []byte) error { value = slices.Clone(b); return nil }); err != nil {
 				return err
 			}
-			if ok && string(ch.Entry.Pending) == s.Content {
-				e := &ch.Entry
-				e.Pending, e.Address, e.AddressType = "", s.Address, graveler.AddressType(s.AddressType)
-				e.Size, e.ETag, e.Modified = s.Size, s.Etag, time.Unix(0, s.Modified).UTC()
-				if _, has := e.Metadata[graveler.MetaMtime]; has {
-					e.Metadata[graveler.MetaMtime] = strconv.FormatInt(e.Modified.Unix(), 10)
-				}
-				b, err := committed.EncodeEntry(e)
-				if err != nil {
-					return err
-				}
-				if err := a.set(stagedKey(p.Token, p.Path), append([]byte{recPut}, b...)); err != nil {
-					return err
-				}
+			if _, content, _, err := splitRecord(value); err != nil || content != s.Content {
+				return orErr(err, fmt.Errorf("pending index of %q: %w", p.Path, graveler.Corrupt))
+			}
+			if value, err = settledRecord(p.Path, value, s); err != nil {
+				return err
+			}
+			if err := a.set(k, value); err != nil {
+				return err
 			}
 			if err := a.del(key('p', s.Content, string(p.Token), p.Path)); err != nil {
 				return err

@@ -46,6 +46,7 @@ type Command struct {
 	//	*Command_AdoptToken
 	//	*Command_DropToken
 	//	*Command_SetRules
+	//	*Command_ForgetSettled
 	Op            isCommand_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -250,6 +251,15 @@ func (x *Command) GetSetRules() *SetRules {
 	return nil
 }
 
+func (x *Command) GetForgetSettled() bool {
+	if x != nil {
+		if x, ok := x.Op.(*Command_ForgetSettled); ok {
+			return x.ForgetSettled
+		}
+	}
+	return false
+}
+
 type isCommand_Op interface {
 	isCommand_Op()
 }
@@ -326,6 +336,10 @@ type Command_SetRules struct {
 	SetRules *SetRules `protobuf:"bytes,18,opt,name=set_rules,json=setRules,proto3,oneof"`
 }
 
+type Command_ForgetSettled struct {
+	ForgetSettled bool `protobuf:"varint,19,opt,name=forget_settled,json=forgetSettled,proto3,oneof"`
+}
+
 func (*Command_CreateRepository) isCommand_Op() {}
 
 func (*Command_DeleteRepository) isCommand_Op() {}
@@ -361,6 +375,8 @@ func (*Command_AdoptToken) isCommand_Op() {}
 func (*Command_DropToken) isCommand_Op() {}
 
 func (*Command_SetRules) isCommand_Op() {}
+
+func (*Command_ForgetSettled) isCommand_Op() {}
 
 type Repository struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
@@ -1483,6 +1499,7 @@ func (x *Settled) GetModified() int64 {
 type Settle struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Contents      []*Settled             `protobuf:"bytes,1,rep,name=contents,proto3" json:"contents,omitempty"`
+	Forget        []string               `protobuf:"bytes,2,rep,name=forget,proto3" json:"forget,omitempty"` // contents settled so long ago that nobody stages them as pending any more
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1520,6 +1537,13 @@ func (*Settle) Descriptor() ([]byte, []int) {
 func (x *Settle) GetContents() []*Settled {
 	if x != nil {
 		return x.Contents
+	}
+	return nil
+}
+
+func (x *Settle) GetForget() []string {
+	if x != nil {
+		return x.Forget
 	}
 	return nil
 }
@@ -1864,7 +1888,7 @@ var File_replica_proto protoreflect.FileDescriptor
 
 const file_replica_proto_rawDesc = "" +
 	"\n" +
-	"\rreplica.proto\x12\x10lakefsfs.replica\"\xd4\b\n" +
+	"\rreplica.proto\x12\x10lakefsfs.replica\"\xfd\b\n" +
 	"\aCommand\x12Q\n" +
 	"\x11create_repository\x18\x01 \x01(\v2\".lakefsfs.replica.CreateRepositoryH\x00R\x10createRepository\x12-\n" +
 	"\x11delete_repository\x18\x02 \x01(\tH\x00R\x10deleteRepository\x129\n" +
@@ -1889,7 +1913,8 @@ const file_replica_proto_rawDesc = "" +
 	"adoptToken\x12\x1f\n" +
 	"\n" +
 	"drop_token\x18\x11 \x01(\tH\x00R\tdropToken\x129\n" +
-	"\tset_rules\x18\x12 \x01(\v2\x1a.lakefsfs.replica.SetRulesH\x00R\bsetRulesB\x04\n" +
+	"\tset_rules\x18\x12 \x01(\v2\x1a.lakefsfs.replica.SetRulesH\x00R\bsetRules\x12'\n" +
+	"\x0eforget_settled\x18\x13 \x01(\bH\x00R\rforgetSettledB\x04\n" +
 	"\x02op\"\x8a\x01\n" +
 	"\n" +
 	"Repository\x12\x0e\n" +
@@ -1993,9 +2018,10 @@ const file_replica_proto_rawDesc = "" +
 	"\faddress_type\x18\x03 \x01(\x05R\vaddressType\x12\x12\n" +
 	"\x04size\x18\x04 \x01(\x03R\x04size\x12\x12\n" +
 	"\x04etag\x18\x05 \x01(\tR\x04etag\x12\x1a\n" +
-	"\bmodified\x18\x06 \x01(\x03R\bmodified\"?\n" +
+	"\bmodified\x18\x06 \x01(\x03R\bmodified\"W\n" +
 	"\x06Settle\x125\n" +
-	"\bcontents\x18\x01 \x03(\v2\x19.lakefsfs.replica.SettledR\bcontents\"p\n" +
+	"\bcontents\x18\x01 \x03(\v2\x19.lakefsfs.replica.SettledR\bcontents\x12\x16\n" +
+	"\x06forget\x18\x02 \x03(\tR\x06forget\"p\n" +
 	"\fResetStaging\x12\x1e\n" +
 	"\n" +
 	"repository\x18\x01 \x01(\tR\n" +
@@ -2124,6 +2150,7 @@ func file_replica_proto_init() {
 		(*Command_AdoptToken)(nil),
 		(*Command_DropToken)(nil),
 		(*Command_SetRules)(nil),
+		(*Command_ForgetSettled)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -1,0 +1,423 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+
+	"github.com/lakefsfs/lakefsfs/engine"
+	"github.com/lakefsfs/lakefsfs/engine/internal/replica"
+	"github.com/lakefsfs/lakefsfs/graveler"
+)
+
+// version is one resolved ref of a view, ready to be read.
+type version struct {
+	v      *replica.View
+	s      *space
+	layers []graveler.StagingToken // newest first; none for a commit
+	meta   graveler.MetaRangeID
+	noBase bool // of what is staged alone
+}
+
+func (e *Engine) version(ctx context.Context, v *replica.View, repo graveler.RepositoryID, ref graveler.Ref) (*version, graveler.Resolved, error) {
+	r, err := resolve(v, repo, ref)
+	if err != nil {
+		return nil, r, err
+	}
+	s, err := e.spaceOf(ctx, v, repo)
+	if err != nil {
+		return nil, r, err
+	}
+	ver := &version{v: v, s: s, meta: r.Commit.MetaRange, noBase: r.View == graveler.StagedOnly}
+	if r.View != graveler.Committed {
+		for _, t := range append([]graveler.StagingToken{r.Branch.Token}, r.Branch.Sealed...) {
+			if empty, err := v.Empty(t); err != nil {
+				return nil, r, err
+			} else if !empty {
+				ver.layers = append(ver.layers, t)
+			}
+		}
+	}
+	return ver, r, nil
+}
+
+// get returns the entry at a path.
+func (w *version) get(ctx context.Context, path string) (graveler.Entry, bool, error) {
+	for _, t := range w.layers {
+		c, ok, err := w.v.Staged(t, path)
+		if err != nil || ok {
+			return c.Entry, ok && !c.Remove, err
+		}
+	}
+	if w.noBase {
+		return graveler.Entry{}, false, nil
+	}
+	en, err := w.s.tables.Get(ctx, w.meta, path)
+	if errors.Is(err, graveler.NotFound) && !w.missing(ctx) {
+		return en, false, nil
+	}
+	return en, err == nil, err
+}
+
+// missing tells a path that isn't there from a table that isn't.
+func (w *version) missing(ctx context.Context) bool {
+	_, err := w.s.tables.Ranges(ctx, w.meta)
+	return errors.Is(err, graveler.NotFound)
+}
+
+// staged walks the layers, tombstones included.
+func (w *version) staged() (graveler.Cursor, error) {
+	var cs []graveler.Cursor
+	for _, t := range w.layers {
+		c, err := w.v.StagedCursor(t)
+		if err != nil {
+			closeAll(cs)
+			return nil, err
+		}
+		cs = append(cs, c)
+	}
+	if len(cs) == 0 {
+		return graveler.SliceCursor(nil), nil
+	}
+	return graveler.Overlay(cs...), nil
+}
+
+// cursor walks what the version shows.
+func (w *version) cursor(ctx context.Context) (graveler.Cursor, error) {
+	top, err := w.staged()
+	if err != nil {
+		return nil, err
+	}
+	if w.noBase {
+		return graveler.Visible(top), nil
+	}
+	base, err := w.s.tables.Cursor(ctx, w.meta)
+	if err != nil {
+		top.Close()
+		return nil, err
+	}
+	if len(w.layers) == 0 {
+		return base, nil
+	}
+	return graveler.Visible(graveler.Overlay(top, base)), nil
+}
+
+func closeAll(cs []graveler.Cursor) {
+	for _, c := range cs {
+		c.Close()
+	}
+}
+
+// fill completes a pending entry from its spill file. False if the content was settled since the view was taken.
+func (e *Engine) fill(en *graveler.Entry) bool {
+	if en.Pending == "" {
+		return true
+	}
+	info, err := e.spill.Stat(en.Pending)
+	if err != nil {
+		return false
+	}
+	en.Size = info.Size
+	if _, ok := en.Metadata[graveler.MetaMtime]; ok {
+		en.SetMtime(info.Mtime)
+	} else {
+		en.Modified = info.Mtime
+	}
+	return true
+}
+
+var errMoved = errors.New("settled meanwhile")
+
+// again runs a read until no content that it met was settled in between.
+func again(read func() error) error {
+	for try := 0; ; try++ {
+		err := read()
+		if !errors.Is(err, errMoved) {
+			return err
+		}
+		if try == 10 {
+			return fmt.Errorf("the bytes of a staged file are missing from the spill directory: %w", graveler.Corrupt)
+		}
+	}
+}
+
+// Stat returns the entry at exactly a path.
+func (e *Engine) Stat(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, path string) (en graveler.Entry, err error) {
+	err = again(func() error {
+		v, err := e.rep.View()
+		if err != nil {
+			return err
+		}
+		defer v.Close()
+		w, _, err := e.version(ctx, v, repo, ref)
+		if err != nil {
+			return err
+		}
+		var ok bool
+		if en, ok, err = w.get(ctx, path); err != nil {
+			return err
+		}
+		if !ok {
+			return fmt.Errorf("%s: %w", graveler.Place{Repo: repo, Ref: ref, Path: path}, graveler.NotFound)
+		}
+		if !e.fill(&en) {
+			return errMoved
+		}
+		return nil
+	})
+	return en, err
+}
+
+// Lookup tells what a path is.
+func (e *Engine) Lookup(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, path string) (f graveler.Found, err error) {
+	err = again(func() error {
+		f = graveler.Found{}
+		v, err := e.rep.View()
+		if err != nil {
+			return err
+		}
+		defer v.Close()
+		w, _, err := e.version(ctx, v, repo, ref)
+		if err != nil {
+			return err
+		}
+		if path == "" {
+			f.HasPrefix = true
+			return nil
+		}
+		if f.Object, f.HasObject, err = w.get(ctx, path); err != nil {
+			return err
+		}
+		c, err := w.cursor(ctx)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		dir := path + "/"
+		if c.SeekGE(dir) && strings.HasPrefix(c.Path(), dir) {
+			f.HasPrefix = true
+			if c.Path() == dir {
+				ch, err := c.Change()
+				if err != nil {
+					return err
+				}
+				f.HasMarker, f.Marker = true, ch.Entry
+			}
+		}
+		if err := c.Err(); err != nil {
+			return err
+		}
+		if f.HasObject && !e.fill(&f.Object) || f.HasMarker && !e.fill(&f.Marker) {
+			return errMoved
+		}
+		return nil
+	})
+	return f, err
+}
+
+// List yields entries.
+func (e *Engine) List(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, q engine.ListQuery) iter.Seq2[graveler.Listed, error] {
+	return func(yield func(graveler.Listed, error) bool) {
+		if err := e.list(ctx, repo, ref, q, yield); err != nil {
+			yield(graveler.Listed{}, err)
+		}
+	}
+}
+
+func (e *Engine) list(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, q engine.ListQuery, yield func(graveler.Listed, error) bool) error {
+	if q.Delimiter != "" && q.Delimiter != "/" {
+		return fmt.Errorf("delimiter %q: only / is known: %w", q.Delimiter, graveler.Invalid)
+	}
+	v, err := e.rep.View()
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	w, _, err := e.version(ctx, v, repo, ref)
+	if err != nil {
+		return err
+	}
+	c, err := w.cursor(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	start := q.Prefix
+	if q.After >= q.Prefix && q.After != "" {
+		start = q.After + "\x00"
+		if q.Delimiter != "" && len(q.After) > len(q.Prefix) && strings.HasSuffix(q.After, "/") {
+			start = beyond(q.After)
+		}
+	}
+	n := 0
+	for ok := c.SeekGE(start); ok; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		path := c.Path()
+		if !strings.HasPrefix(path, q.Prefix) {
+			break
+		}
+		if path == q.Prefix && q.Delimiter != "" {
+			ok = c.Next()
+			continue
+		}
+		l := graveler.Listed{Path: path}
+		if q.Delimiter != "" {
+			if i := strings.Index(path[len(q.Prefix):], "/"); i >= 0 {
+				l.Path, l.Prefix = path[:len(q.Prefix)+i+1], true
+			}
+		}
+		if !l.Prefix || l.Path == path {
+			ch, err := c.Change()
+			if err != nil {
+				return err
+			}
+			l.Entry, l.HasMarker = ch.Entry, l.Prefix
+			if !e.fill(&l.Entry) {
+				en, err := e.Stat(ctx, repo, ref, path)
+				switch {
+				case errors.Is(err, graveler.NotFound) && !l.Prefix:
+					ok = c.Next() // removed since the view was taken
+					continue
+				case err == nil:
+					l.Entry = en
+				}
+			}
+		}
+		if !yield(l, nil) {
+			return nil
+		}
+		if n++; q.Limit > 0 && n == q.Limit {
+			return nil
+		}
+		if l.Prefix {
+			ok = c.SeekGE(beyond(l.Path))
+		} else {
+			ok = c.Next()
+		}
+	}
+	return c.Err()
+}
+
+// beyond is the first path after all that start with prefix, which ends in "/".
+func beyond(prefix string) string { return prefix[:len(prefix)-1] + "0" }
+
+// Stage applies changes to a branch's staging.
+func (e *Engine) Stage(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, changes []graveler.Change) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	for i := range changes {
+		c := &changes[i]
+		if err := graveler.ValidatePath(c.Path); err != nil {
+			return err
+		}
+		if !c.Remove && c.Entry.Pending == "" && c.Entry.Address == "" && c.Entry.Size != 0 {
+			return fmt.Errorf("stage %q: an entry of %d bytes needs an address: %w", c.Path, c.Entry.Size, graveler.Invalid)
+		}
+	}
+	mu := e.staging(repo, branch)
+	mu.RLock()
+	res, err := e.rep.Stage(ctx, repo, branch, changes)
+	mu.RUnlock()
+	if len(res.Orphans) > 0 {
+		e.spill.Drop(res.Orphans...)
+	}
+	return err
+}
+
+// Reset drops what is staged.
+func (e *Engine) Reset(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, path string) error {
+	cm := e.committing(repo, branch)
+	cm.Lock()
+	defer cm.Unlock()
+	mu := e.staging(repo, branch)
+	mu.Lock()
+	defer mu.Unlock()
+	res, err := e.rep.ResetStaging(ctx, repo, branch, strings.TrimSuffix(path, "/"), newToken())
+	e.spill.Drop(res.Orphans...)
+	return err
+}
+
+// bulkFrom is how many changes go into one Stage; more are staged in a token of their own, and adopted.
+const bulkFrom = 4000
+
+// stageAll stages any number of changes in one atomic step. Called with the branch's staging lock held for writing.
+func (e *Engine) stageAll(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, changes []graveler.Change) error {
+	if len(changes) <= bulkFrom {
+		res, err := e.rep.Stage(ctx, repo, branch, changes)
+		e.spill.Drop(res.Orphans...)
+		return err
+	}
+	token := newToken()
+	err := e.rep.StageBulk(ctx, token, changes)
+	if err == nil {
+		err = e.rep.AdoptToken(ctx, repo, branch, token, newToken())
+	}
+	if err != nil {
+		res, derr := e.rep.DropToken(context.WithoutCancel(ctx), token)
+		e.spill.Drop(res.Orphans...)
+		return errors.Join(err, derr)
+	}
+	return nil
+}
+
+// Move renames all entries under a prefix.
+func (e *Engine) Move(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, from, to string) error {
+	if !strings.HasSuffix(from, "/") || !strings.HasSuffix(to, "/") || from == "/" || to == "/" {
+		return fmt.Errorf("move %q to %q: both end in a slash: %w", from, to, graveler.Invalid)
+	}
+	if strings.HasPrefix(to, from) {
+		return fmt.Errorf("move %q into itself: %w", from, graveler.Invalid)
+	}
+	mu := e.staging(repo, branch)
+	mu.Lock()
+	defer mu.Unlock()
+	v, err := e.rep.View()
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	w, r, err := e.version(ctx, v, repo, graveler.Ref(branch))
+	if err != nil {
+		return err
+	}
+	if r.View != graveler.Overlaid {
+		return fmt.Errorf("%s/@%s is no branch: %w", repo, branch, graveler.ReadOnly)
+	}
+	c, err := w.cursor(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	var changes []graveler.Change
+	put := map[string]bool{}
+	ok := c.SeekGE(from)
+	for ; ok && strings.HasPrefix(c.Path(), from); ok = c.Next() {
+		ch, err := c.Change()
+		if err != nil {
+			return err
+		}
+		moved := graveler.Change{Path: to + ch.Path[len(from):], Entry: ch.Entry}
+		if err := graveler.ValidatePath(moved.Path); err != nil {
+			return err
+		}
+		put[moved.Path] = true
+		changes = append(changes, moved, graveler.Change{Path: ch.Path, Remove: true})
+	}
+	if len(changes) == 0 && c.Err() == nil {
+		return fmt.Errorf("%s: %w", graveler.Place{Repo: repo, Ref: graveler.Ref(branch), Path: from}, graveler.NotFound)
+	}
+	for ok := c.SeekGE(to); ok && strings.HasPrefix(c.Path(), to); ok = c.Next() {
+		if p := c.Path(); !put[p] && !strings.HasPrefix(p, from) {
+			changes = append(changes, graveler.Change{Path: p, Remove: true})
+		}
+	}
+	if err := c.Err(); err != nil {
+		return err
+	}
+	return e.stageAll(ctx, repo, branch, changes)
+}
