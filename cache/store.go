@@ -1,0 +1,230 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"iter"
+	"strings"
+	"sync"
+
+	"github.com/lakefsfs/lakefsfs/graveler"
+	"github.com/lakefsfs/lakefsfs/object"
+)
+
+// store is an object.Store that reads through a Cache.
+type store struct {
+	object.Store
+	c      *Cache
+	id     uint32 // of the namespace, in keys
+	url    string // of the namespace; "" keeps its chunks off the disk, where another process couldn't know them
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	chunks flights[key, *item]
+	wholes flights[key, *whole]
+	ahead  streams
+}
+
+var _ object.Named = (*store)(nil)
+
+// New returns a store that reads st through c. It is an object.Local if st is one. Closing it closes st.
+func New(st object.Store, c *Cache) object.Store {
+	s := &store{Store: st, c: c, url: urlOf(st)}
+	s.id = c.id(s.url)
+	s.ctx, s.cancel = context.WithCancel(c.ctx)
+	if local, ok := st.(object.Local); ok {
+		return &localStore{store: s, local: local}
+	}
+	return s
+}
+
+func urlOf(st object.Store) string {
+	if n, ok := st.(object.Named); ok {
+		return n.URL()
+	}
+	return ""
+}
+
+// URL names the namespace.
+func (s *store) URL() string { return s.url }
+
+// tables is where tables lie in a namespace, along with other things.
+const tables = "_lakefs/"
+
+// isTable reports whether an address is that of a range or metarange.
+func isTable(address string) bool {
+	id, ok := strings.CutPrefix(address, tables)
+	if !ok || len(id) != 64 {
+		return false
+	}
+	for _, c := range []byte(id) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+// isURL reports whether an object's address is a URL.
+func isURL(o object.Object) bool {
+	return o.Type == graveler.AddressFull || o.Type == graveler.AddressByPrefix && strings.Contains(o.Address, "://")
+}
+
+// cacheable reports whether o's bytes never change and how long it is can be known.
+func cacheable(o object.Object, full bool) bool {
+	switch {
+	case o.Fresh:
+		return false
+	case !full && strings.HasPrefix(o.Address, tables):
+		return isTable(o.Address)
+	}
+	return o.Size >= 0
+}
+
+// isWhole reports whether an object is fetched as a whole. Tables are, since all of one is always needed.
+func isWhole(o object.Object, full bool) bool {
+	if !full && isTable(o.Address) {
+		return true
+	}
+	return o.MD5 != "" && o.Size <= wholeBytes
+}
+
+// maxSize keeps the index of a chunk in 31 bits.
+const maxSize = int64(chunkBytes) << 30
+
+func (s *store) ReadAt(ctx context.Context, o object.Object, p []byte, off int64) (int, error) {
+	full := isURL(o)
+	if off < 0 || o.Size > maxSize || !cacheable(o, full) {
+		return s.Store.ReadAt(ctx, o, p, off)
+	}
+	var end error
+	if o.Size >= 0 && int64(len(p)) > o.Size-off {
+		end = io.EOF
+		p = p[:max(0, o.Size-off)]
+	}
+	if len(p) == 0 {
+		return 0, end
+	}
+	k := key{store: s.id, full: full, address: o.Address, md5: o.MD5}
+	whole := isWhole(o, full)
+	if !whole && s.c.opt.ReadAhead > 0 {
+		s.readAhead(o, k, off, int64(len(p)))
+	}
+	n, err := s.read(ctx, o, k, whole, p, off)
+	if err != nil && err != io.EOF {
+		return n, fmt.Errorf("read %s through the cache: %w", o.Address, kinded(err))
+	}
+	if err == nil {
+		err = end
+	}
+	return n, err
+}
+
+// kinded gives the errors of contexts, the only ones that come without, their Kind.
+func kinded(err error) error {
+	if k := graveler.KindOf(err); k == graveler.Canceled || k == graveler.Timeout {
+		return fmt.Errorf("%v: %w", err, k)
+	}
+	return err
+}
+
+// read fills p from chunks. All that are not in memory are on their way before the first is waited for.
+func (s *store) read(ctx context.Context, o object.Object, k key, whole bool, p []byte, off int64) (int, error) {
+	first, final := off/chunkBytes, (off+int64(len(p))-1)/chunkBytes
+	var coming map[int64]*flight[*item]
+	if final > first && !whole {
+		coming = s.startMissing(o, k, first, final)
+		defer func() {
+			for i, f := range coming { // those not waited for, after an error
+				k.index = int32(i)
+				s.chunks.leave(k, f)
+			}
+		}()
+	}
+	n := 0
+	for i := first; i <= final; i++ {
+		k.index = int32(i)
+		it, err := s.chunk(ctx, o, k, whole, coming)
+		if err != nil {
+			return n, err
+		}
+		from := off + int64(n) - i*chunkBytes
+		if from < int64(len(it.data)) {
+			n += copy(p[n:], it.data[from:])
+		}
+		if it.last && n < len(p) {
+			return n, io.EOF
+		}
+	}
+	return n, nil
+}
+
+// startMissing starts the fetches of the chunks from first to final that are not in memory.
+func (s *store) startMissing(o object.Object, k key, first, final int64) map[int64]*flight[*item] {
+	coming := map[int64]*flight[*item]{}
+	for i := first; i <= final; i++ {
+		k.index = int32(i)
+		if s.c.mem.get(k) == nil {
+			coming[i] = s.join(o, k, false)
+		}
+	}
+	return coming
+}
+
+// chunk returns a chunk from memory, or from the flight that brings it.
+func (s *store) chunk(ctx context.Context, o object.Object, k key, whole bool, coming map[int64]*flight[*item]) (*item, error) {
+	f := coming[int64(k.index)]
+	if f == nil {
+		if it := s.c.mem.get(k); it != nil && fits(o, it) {
+			s.c.memHits.Add(1)
+			return it, nil
+		}
+		f = s.join(o, k, whole)
+	}
+	delete(coming, int64(k.index))
+	return s.chunks.wait(ctx, k, f)
+}
+
+// fits reports whether a chunk has the length that o's size makes it have. Of tables the size isn't known.
+func fits(o object.Object, it *item) bool {
+	if o.Size < 0 {
+		return true
+	}
+	return int64(len(it.data)) == chunkLen(o, it.key.index)
+}
+
+func chunkLen(o object.Object, index int32) int64 {
+	return max(0, min(chunkBytes, o.Size-int64(index)*chunkBytes))
+}
+
+// Put writes through to the store, and keeps what is small enough to be kept whole.
+func (s *store) Put(ctx context.Context, address string, r io.Reader, opt object.PutOptions) (object.Info, error) {
+	if opt.Size < 0 || opt.Size > wholeBytes || strings.HasPrefix(address, tables) && !isTable(address) {
+		return s.Store.Put(ctx, address, r, opt)
+	}
+	w := &whole{data: make([]byte, 0, opt.Size)}
+	i, err := s.Store.Put(ctx, address, io.TeeReader(r, w), opt)
+	if err != nil || int64(len(w.data)) != i.Size {
+		return i, err
+	}
+	k := key{store: s.id, address: address}
+	if !isTable(address) {
+		k.md5 = i.MD5
+	}
+	s.keepWhole(k, w.data)
+	return i, nil
+}
+
+// List lists the store.
+func (s *store) List(ctx context.Context, prefix string) iter.Seq2[object.Info, error] {
+	return s.Store.List(ctx, prefix)
+}
+
+// Close ends what is under way and closes the store.
+func (s *store) Close() error {
+	s.cancel()
+	s.wg.Wait()
+	return s.Store.Close()
+}
