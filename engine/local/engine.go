@@ -108,6 +108,9 @@ func (e *Engine) recover(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := e.rep.ForgetSettled(ctx); err != nil {
+		return err
+	}
 	pending, err := v.PendingContents()
 	if err != nil {
 		return err
@@ -213,8 +216,11 @@ func (e *Engine) committing(repo graveler.RepositoryID, b graveler.BranchID) *sy
 	return m.(*sync.Mutex)
 }
 
-// Status tells how the metadata replica stands.
-func (e *Engine) Status() replica.Status { return e.rep.Status() }
+// Replica tells how the metadata replica stands.
+func (e *Engine) Replica() ReplicaStatus { return e.rep.Status() }
+
+// ReplicaStatus tells how a metadata replica stands.
+type ReplicaStatus = replica.Status
 
 // hub hands events to watchers.
 type hub struct {

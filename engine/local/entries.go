@@ -55,16 +55,10 @@ func (w *version) get(ctx context.Context, path string) (graveler.Entry, bool, e
 		return graveler.Entry{}, false, nil
 	}
 	en, err := w.s.tables.Get(ctx, w.meta, path)
-	if errors.Is(err, graveler.NotFound) && !w.missing(ctx) {
+	if errors.Is(err, graveler.NotFound) {
 		return en, false, nil
 	}
 	return en, err == nil, err
-}
-
-// missing tells a path that isn't there from a table that isn't.
-func (w *version) missing(ctx context.Context) bool {
-	_, err := w.s.tables.Ranges(ctx, w.meta)
-	return errors.Is(err, graveler.NotFound)
 }
 
 // staged walks the layers, tombstones included.

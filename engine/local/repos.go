@@ -194,4 +194,3 @@ func syncObjects(ctx context.Context, st object.Store) error {
 	}
 	return nil
 }
-

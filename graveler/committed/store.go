@@ -242,3 +242,21 @@ func (c *cursor) Change() (*graveler.Change, error) {
 
 func (c *cursor) Err() error   { return c.err }
 func (c *cursor) Close() error { return nil }
+
+// RangeEntries calls each for every entry of a range, in key order, until it fails.
+func (s *Store) RangeEntries(ctx context.Context, id graveler.RangeID, each func(path string, e *graveler.Entry) error) error {
+	t, err := s.load(ctx, string(id))
+	if err != nil {
+		return err
+	}
+	for i := range t.len() {
+		e, err := entryAt(t, i)
+		if err != nil {
+			return err
+		}
+		if err := each(t.key(i), &e); err != nil {
+			return err
+		}
+	}
+	return nil
+}

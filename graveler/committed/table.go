@@ -167,6 +167,10 @@ func (s *Store) fetch(ctx context.Context, id string) (*table, error) {
 	buf := readBuffers.Get().(*[]byte)
 	defer readBuffers.Put(buf)
 	b, err := readAll(ctx, s.objects, tablePrefix+id, buf)
+	if errors.Is(err, graveler.NotFound) {
+		// Not NotFound: that would read as a path that isn't there.
+		return nil, fmt.Errorf("table %.12s is missing from the object store (%v): %w", id, err, graveler.Corrupt)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read table %.12s: %w", id, err)
 	}

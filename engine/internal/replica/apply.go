@@ -244,9 +244,9 @@ func layers(b *graveler.Branch) []graveler.StagingToken {
 	return append([]graveler.StagingToken{b.Token}, b.Sealed...)
 }
 
-// allowed checks the protection rules.
-func (a *applier) allowed(repo graveler.RepositoryID, b graveler.BranchID, act graveler.Action) error {
-	rules, err := a.Rules(repo)
+// Allowed refuses, as Protected, what a branch protection rule blocks.
+func (v view) Allowed(repo graveler.RepositoryID, b graveler.BranchID, act graveler.Action) error {
+	rules, err := v.Rules(repo)
 	if err != nil {
 		return err
 	}
@@ -271,7 +271,7 @@ func (a *applier) deleteBranch(c *pb.DeleteBranch) error {
 	if b.ID == r.DefaultBranch {
 		return fmt.Errorf("branch %q is the default branch of %s: %w", b.ID, repo, graveler.Protected)
 	}
-	if err := a.allowed(repo, b.ID, graveler.BlockDelete); err != nil {
+	if err := a.Allowed(repo, b.ID, graveler.BlockDelete); err != nil {
 		return err
 	}
 	if !c.Force {
@@ -308,7 +308,7 @@ func (a *applier) renameBranch(c *pb.RenameBranch) error {
 	if ok, err := a.message(branchKey(repo, graveler.BranchID(c.From)), &b); err != nil || !ok {
 		return orErr(err, notFound("branch", c.Repository+"/@"+c.From))
 	}
-	if err := a.allowed(repo, graveler.BranchID(c.From), graveler.BlockDelete); err != nil {
+	if err := a.Allowed(repo, graveler.BranchID(c.From), graveler.BlockDelete); err != nil {
 		return err
 	}
 	if _, err := a.Branch(repo, graveler.BranchID(c.To)); err == nil {
@@ -357,7 +357,7 @@ func (a *applier) setHead(c *pb.SetHead) error {
 	if _, err := a.Commit(repo, graveler.CommitID(c.Commit)); err != nil {
 		return err
 	}
-	if err := a.allowed(repo, b.ID, graveler.BlockCommit); err != nil {
+	if err := a.Allowed(repo, b.ID, graveler.BlockCommit); err != nil {
 		return err
 	}
 	dirty, err := a.staged(&b)

@@ -109,7 +109,7 @@ func (a *applier) stage(c *pb.Stage) error {
 	if err != nil {
 		return err
 	}
-	if err := a.allowed(repo, b.ID, graveler.BlockStaging); err != nil {
+	if err := a.Allowed(repo, b.ID, graveler.BlockStaging); err != nil {
 		return err
 	}
 	var paths []string
@@ -165,7 +165,7 @@ func (a *applier) advance(c *pb.AdvanceBranch) error {
 		return fmt.Errorf("branch %s/@%s moved to %.12s meanwhile: %w", repo, b.ID, b.Commit, graveler.Conflict)
 	}
 	if !c.Merge {
-		if err := a.allowed(repo, b.ID, graveler.BlockCommit); err != nil {
+		if err := a.Allowed(repo, b.ID, graveler.BlockCommit); err != nil {
 			return err
 		}
 	}
@@ -328,7 +328,7 @@ func (a *applier) adopt(c *pb.AdoptToken) error {
 	if slices.Contains(b.Sealed, graveler.StagingToken(c.Token)) {
 		return nil // the same command again
 	}
-	if err := a.allowed(repo, b.ID, graveler.BlockStaging); err != nil {
+	if err := a.Allowed(repo, b.ID, graveler.BlockStaging); err != nil {
 		return err
 	}
 	b.Sealed = append([]graveler.StagingToken{graveler.StagingToken(c.Token), b.Token}, b.Sealed...)

@@ -252,6 +252,17 @@ func (v view) PendingContents() (out []graveler.ContentID, err error) {
 	return out, err
 }
 
+// PendingToken returns a layer that has a record naming a content.
+func (v view) PendingToken(id graveler.ContentID) (t graveler.StagingToken, found bool, err error) {
+	prefix := within('p', string(id))
+	err = v.scan(prefix, nil, func(k, _ []byte) bool {
+		rest := k[len(prefix):]
+		t, found = graveler.StagingToken(rest[:indexNUL(rest)]), true
+		return false
+	})
+	return t, found, err
+}
+
 // IsPending reports whether some record names a content.
 func (v view) IsPending(id graveler.ContentID) (bool, error) {
 	found := false
