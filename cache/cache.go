@@ -16,6 +16,8 @@ const (
 	chunkBytes = 1 << 20
 	// wholeBytes is the size up to which objects are fetched whole to be verified.
 	wholeBytes = 8 << 20
+	// diskWriters bounds what waits to be written to disk, to that many objects of 8 MiB.
+	diskWriters = 8
 )
 
 // Options of a Cache. Zero values stand for the defaults.
@@ -56,15 +58,16 @@ func (opt *Options) setDefaults() error {
 
 // Cache is the memory and the disk that stores share. Its methods may be called from many goroutines.
 type Cache struct {
-	opt    Options
-	mem    *memory
-	disk   *disk // nil if there is none
-	slots  chan struct{}
-	ahead  chan struct{} // slots of fetches ahead
-	tables flights[key, any]
-	ctx    context.Context // ends with Close
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	opt     Options
+	mem     *memory
+	disk    *disk // nil if there is none
+	slots   chan struct{}
+	ahead   chan struct{} // slots of fetches ahead
+	writers chan struct{} // slots of writes to disk that nobody waits for
+	tables  flights[key, any]
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
 
 	mu  sync.Mutex        // guards the fields below
 	ids map[string]uint32 // namespace URL → the number that stands for it in keys
@@ -85,6 +88,7 @@ func NewCache(opt Options) (*Cache, error) {
 	c := &Cache{
 		opt: opt, mem: mem, ids: map[string]uint32{},
 		slots: make(chan struct{}, opt.Concurrency), ahead: make(chan struct{}, max(1, opt.Concurrency/2)),
+		writers: make(chan struct{}, diskWriters),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if opt.Dir != "" && opt.DiskBytes > 0 {

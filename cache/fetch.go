@@ -23,22 +23,12 @@ func (w *whole) Write(p []byte) (int, error) {
 }
 
 // join returns the flight that brings a chunk from the disk or the store.
-func (s *store) join(o object.Object, k key, whole bool) *flight[*item] {
+func (s *store) join(o object.Object, k key) *flight[*item] {
 	return s.chunks.join(s.ctx, &s.wg, k, func(ctx context.Context) (*item, error) {
 		if it := s.fromDisk(o, k); it != nil {
 			return it, nil
 		}
-		if !whole {
-			return s.fetchChunk(ctx, o, k)
-		}
-		wk := k
-		wk.index = wholeIndex
-		f := s.wholes.join(s.ctx, &s.wg, wk, s.fetchWhole(o, wk))
-		w, err := s.wholes.wait(ctx, wk, f)
-		if err != nil {
-			return nil, err
-		}
-		return itemOf(k, w.data), nil
+		return s.fetchChunk(ctx, o, k)
 	})
 }
 
@@ -66,11 +56,13 @@ func (s *store) fromDisk(o object.Object, k key) *item {
 	return it
 }
 
-// toMemory keeps a chunk in memory, but for those of tables: they are kept there as what they were parsed into.
+// toMemory keeps a chunk in memory. Those of tables only where the disk has them not: in memory a table is kept as what it
+// was parsed into.
 func (s *store) toMemory(it *item) {
-	if it.key.full || !isTable(it.key.address) {
-		s.c.mem.put(it)
+	if !it.key.full && isTable(it.key.address) && s.onDisk(it.key) {
+		return
 	}
+	s.c.mem.put(it)
 }
 
 func (s *store) toDisk(it *item) {
@@ -79,16 +71,51 @@ func (s *store) toDisk(it *item) {
 	}
 }
 
+func (s *store) onDisk(k key) bool {
+	return s.c.disk != nil && s.url != "" && s.c.disk.has(fileKeyOf(s.url, k))
+}
+
 // keepWhole keeps an object's chunks, but for what is kept already. Data stays the caller's.
 func (s *store) keepWhole(k key, data []byte) {
-	for i := int64(0); i == 0 || i*chunkBytes < int64(len(data)); i++ {
+	var its []*item
+	for i := int64(0); i*chunkBytes < int64(len(data)); i++ {
 		k.index = int32(i)
 		it := itemOf(k, data)
 		if len(data) > chunkBytes || cap(data) > len(data) {
 			it.data = bytes.Clone(it.data) // a kept chunk must not hold on to the rest
 		}
+		its = append(its, it)
+	}
+	if !k.full && isTable(k.address) {
+		for _, it := range its {
+			s.toDisk(it)
+			s.toMemory(it)
+		}
+		return
+	}
+	for _, it := range its {
 		s.toMemory(it)
-		s.toDisk(it)
+	}
+	s.later(func() {
+		for _, it := range its {
+			s.toDisk(it)
+		}
+	})
+}
+
+// later does what no reader need wait for, and Close does. When the disk can't keep up, it does it at once.
+func (s *store) later(do func()) {
+	if s.c.disk == nil {
+		return
+	}
+	select {
+	case s.c.writers <- struct{}{}:
+		s.wg.Go(func() {
+			do()
+			<-s.c.writers
+		})
+	default:
+		do()
 	}
 }
 
@@ -137,13 +164,6 @@ func (s *store) fetchChunk(ctx context.Context, o object.Object, k key) (*item, 
 	s.toMemory(it)
 	s.later(func() { s.toDisk(it) })
 	return it, nil
-}
-
-// later does what no reader need wait for, and Close does.
-func (s *store) later(do func()) {
-	if s.c.disk != nil {
-		s.wg.Go(do)
-	}
 }
 
 // fetchWhole returns the run of a flight that brings a whole object and keeps its chunks.

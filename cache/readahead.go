@@ -45,7 +45,7 @@ func (s *streams) move(k key, off, n, limit int64) (from, to int32) {
 		if st.window == 0 || chunk > before {
 			st.window = min(max(chunkBytes, 2*st.window), limit)
 		}
-		from = max(st.ahead, int32(chunk)+1)
+		from = max(st.ahead, int32((st.next+chunkBytes-1)/chunkBytes))
 		to = int32((st.next+st.window)/chunkBytes) + 1
 		st.ahead = max(st.ahead, to)
 		// The readers are kept in order of use.
@@ -73,6 +73,9 @@ func (s *streams) move(k key, off, n, limit int64) (from, to int32) {
 
 // readAhead starts the fetches that a reader is about to want. Only so many at a time: more would hold up the readers.
 func (s *store) readAhead(o object.Object, k key, off, n int64) {
+	if s.c.opt.ReadAhead <= 0 {
+		return
+	}
 	from, to := s.ahead.move(k, off, n, s.c.opt.ReadAhead)
 	for i := from; i < to && int64(i)*chunkBytes < o.Size; i++ {
 		k.index = i
@@ -85,7 +88,7 @@ func (s *store) readAhead(o object.Object, k key, off, n int64) {
 			return
 		}
 		s.c.prefetches.Add(1)
-		f := s.join(o, k, false)
+		f := s.join(o, k)
 		s.wg.Go(func() {
 			<-f.done
 			<-s.c.ahead

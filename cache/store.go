@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"iter"
 	"strings"
 	"sync"
 
@@ -108,11 +107,14 @@ func (s *store) ReadAt(ctx context.Context, o object.Object, p []byte, off int64
 		return 0, end
 	}
 	k := key{store: s.id, full: full, address: o.Address, md5: o.MD5}
-	whole := isWhole(o, full)
-	if !whole && s.c.opt.ReadAhead > 0 {
+	var n int
+	var err error
+	if isWhole(o, full) {
+		n, err = s.readWhole(ctx, o, k, p, off)
+	} else {
 		s.readAhead(o, k, off, int64(len(p)))
+		n, err = s.read(ctx, o, k, p, off)
 	}
-	n, err := s.read(ctx, o, k, whole, p, off)
 	if err != nil && err != io.EOF {
 		return n, fmt.Errorf("read %s through the cache: %w", o.Address, kinded(err))
 	}
@@ -131,10 +133,10 @@ func kinded(err error) error {
 }
 
 // read fills p from chunks. All that are not in memory are on their way before the first is waited for.
-func (s *store) read(ctx context.Context, o object.Object, k key, whole bool, p []byte, off int64) (int, error) {
+func (s *store) read(ctx context.Context, o object.Object, k key, p []byte, off int64) (int, error) {
 	first, final := off/chunkBytes, (off+int64(len(p))-1)/chunkBytes
 	var coming map[int64]*flight[*item]
-	if final > first && !whole {
+	if final > first {
 		coming = s.startMissing(o, k, first, final)
 		defer func() {
 			for i, f := range coming { // those not waited for, after an error
@@ -146,17 +148,11 @@ func (s *store) read(ctx context.Context, o object.Object, k key, whole bool, p 
 	n := 0
 	for i := first; i <= final; i++ {
 		k.index = int32(i)
-		it, err := s.chunk(ctx, o, k, whole, coming)
+		it, err := s.chunk(ctx, o, k, coming)
 		if err != nil {
 			return n, err
 		}
-		from := off + int64(n) - i*chunkBytes
-		if from < int64(len(it.data)) {
-			n += copy(p[n:], it.data[from:])
-		}
-		if it.last && n < len(p) {
-			return n, io.EOF
-		}
+		n += it.copyTo(p[n:], off+int64(n))
 	}
 	return n, nil
 }
@@ -167,24 +163,72 @@ func (s *store) startMissing(o object.Object, k key, first, final int64) map[int
 	for i := first; i <= final; i++ {
 		k.index = int32(i)
 		if s.c.mem.get(k) == nil {
-			coming[i] = s.join(o, k, false)
+			coming[i] = s.join(o, k)
 		}
 	}
 	return coming
 }
 
 // chunk returns a chunk from memory, or from the flight that brings it.
-func (s *store) chunk(ctx context.Context, o object.Object, k key, whole bool, coming map[int64]*flight[*item]) (*item, error) {
+func (s *store) chunk(ctx context.Context, o object.Object, k key, coming map[int64]*flight[*item]) (*item, error) {
 	f := coming[int64(k.index)]
 	if f == nil {
-		if it := s.c.mem.get(k); it != nil && fits(o, it) {
-			s.c.memHits.Add(1)
+		if it := s.fromMemory(o, k); it != nil {
 			return it, nil
 		}
-		f = s.join(o, k, whole)
+		f = s.join(o, k)
 	}
 	delete(coming, int64(k.index))
 	return s.chunks.wait(ctx, k, f)
+}
+
+// readWhole fills p from chunks as long as they are kept, and then from the whole object.
+func (s *store) readWhole(ctx context.Context, o object.Object, k key, p []byte, off int64) (int, error) {
+	for n := 0; ; {
+		k.index = int32((off + int64(n)) / chunkBytes)
+		it := s.fromMemory(o, k)
+		if it == nil {
+			it = s.fromDisk(o, k)
+		}
+		if it == nil {
+			k.index = wholeIndex
+			w, err := s.wholes.wait(ctx, k, s.wholes.join(s.ctx, &s.wg, k, s.fetchWhole(o, k)))
+			if err != nil {
+				return n, err
+			}
+			from := min(off+int64(n), int64(len(w.data)))
+			n += copy(p[n:], w.data[from:])
+			if n < len(p) {
+				return n, io.EOF
+			}
+			return n, nil
+		}
+		n += it.copyTo(p[n:], off+int64(n))
+		switch {
+		case n == len(p):
+			return n, nil
+		case it.last:
+			return n, io.EOF
+		}
+	}
+}
+
+// copyTo copies what the chunk has from the object's offset off on.
+func (it *item) copyTo(p []byte, off int64) int {
+	off -= int64(it.key.index) * chunkBytes
+	if off >= int64(len(it.data)) {
+		return 0
+	}
+	return copy(p, it.data[off:])
+}
+
+func (s *store) fromMemory(o object.Object, k key) *item {
+	it := s.c.mem.get(k)
+	if it == nil || !fits(o, it) {
+		return nil
+	}
+	s.c.memHits.Add(1)
+	return it
 }
 
 // fits reports whether a chunk has the length that o's size makes it have. Of tables the size isn't known.
@@ -215,11 +259,6 @@ func (s *store) Put(ctx context.Context, address string, r io.Reader, opt object
 	}
 	s.keepWhole(k, w.data)
 	return i, nil
-}
-
-// List lists the store.
-func (s *store) List(ctx context.Context, prefix string) iter.Seq2[object.Info, error] {
-	return s.Store.List(ctx, prefix)
 }
 
 // Close ends what is under way and closes the store.

@@ -39,6 +39,7 @@ type fileStore struct {
 var _ interface {
 	Local
 	Named
+	Tagger
 } = (*fileStore)(nil)
 
 // tempPrefix marks files that are being written. They are not objects.
@@ -112,6 +113,14 @@ func (s *fileStore) ReadAt(ctx context.Context, o Object, p []byte, off int64) (
 	}
 	n, err := s.fds.readAt(s.file(o.Address), o, p, off)
 	return n, wrap("read", o.Address, err)
+}
+
+// OpaqueTag asks the bucket of an object outside the namespace; a file has no tag.
+func (s *fileStore) OpaqueTag(ctx context.Context, o Object) (bool, error) {
+	if !o.full() {
+		return false, nil
+	}
+	return s.others.opaqueTag(ctx, o)
 }
 
 // mkdir makes the directory of an object's file.

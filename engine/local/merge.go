@@ -20,10 +20,15 @@ type onto struct {
 	v    *replica.View
 	sp   *space
 	head graveler.Commit
+	drop []graveler.StagingToken // layers whose records change nothing now, and must not come to change the new commit
+	keep []replica.Keep
 }
 
 // begin opens a branch for a merge or a pick. Called with its committing lock held. Close the view.
 func (e *Engine) begin(ctx context.Context, repo graveler.RepositoryID, id graveler.BranchID) (*onto, error) {
+	if err := e.rep.Seal(ctx, repo, id, newToken()); err != nil {
+		return nil, err
+	}
 	for d, err := range e.Status(ctx, repo, id, engine.DiffQuery{Limit: 1}) {
 		if err != nil {
 			return nil, err
@@ -37,10 +42,14 @@ func (e *Engine) begin(ctx context.Context, repo graveler.RepositoryID, id grave
 	o := &onto{v: v}
 	b, err := v.Branch(repo, id)
 	if err == nil {
+		o.drop = b.Sealed
 		o.head, err = v.Commit(repo, b.Commit)
 	}
 	if err == nil {
 		o.sp, err = e.spaceOf(ctx, v, repo)
+	}
+	if err == nil {
+		_, o.keep, err = e.settleLayers(ctx, o.sp, b.Sealed)
 	}
 	if err != nil {
 		v.Close()
@@ -54,7 +63,7 @@ func (e *Engine) finish(ctx context.Context, o *onto, repo graveler.RepositoryID
 	if err := syncObjects(ctx, o.sp.objects); err != nil {
 		return graveler.Commit{}, err
 	}
-	return c, e.advance(ctx, replica.Advance{Repo: repo, Branch: id, Expect: o.head.ID, Commit: c, Merge: true})
+	return c, e.advance(ctx, replica.Advance{Repo: repo, Branch: id, Expect: o.head.ID, Commit: c, Merge: true, Drop: o.drop, Keep: o.keep})
 }
 
 // Merge merges a ref into a branch.
