@@ -255,6 +255,7 @@ func (d *disk) reserve(f *file) bool {
 			prev := e.Prev()
 			if v.pins == 0 {
 				v.pins++
+				v.ready = false // nobody begins to read it
 				need -= occupied(v.size)
 				victims = append(victims, v)
 			}

@@ -25,6 +25,10 @@ func (w *whole) Write(p []byte) (int, error) {
 // join returns the flight that brings a chunk from the disk or the store.
 func (s *store) join(o object.Object, k key) *flight[*item] {
 	return s.chunks.join(s.ctx, &s.wg, k, func(ctx context.Context) (*item, error) {
+		// Another flight may have ended since the caller looked.
+		if it := s.c.mem.get(k); it != nil && fits(o, it) {
+			return it, nil
+		}
 		if it := s.fromDisk(o, k); it != nil {
 			return it, nil
 		}
@@ -103,7 +107,7 @@ func (s *store) keepWhole(k key, data []byte) {
 	})
 }
 
-// later does what no reader need wait for, and Close does. When the disk can't keep up, it does it at once.
+// later writes to disk what no reader need wait for; Close waits. When too much is waiting already, the caller waits too.
 func (s *store) later(do func()) {
 	if s.c.disk == nil {
 		return
@@ -166,16 +170,14 @@ func (s *store) fetchChunk(ctx context.Context, o object.Object, k key) (*item, 
 	return it, nil
 }
 
-// fetchWhole returns the run of a flight that brings a whole object and keeps its chunks.
-func (s *store) fetchWhole(o object.Object, k key) func(context.Context) (*whole, error) {
-	return func(ctx context.Context) (*whole, error) {
-		data, err := s.fetchVerified(ctx, o, k)
-		if err != nil {
-			return nil, err
-		}
-		s.keepWhole(k, data)
-		return &whole{data: data}, nil
+// fetchWhole brings a whole object and keeps its chunks.
+func (s *store) fetchWhole(ctx context.Context, o object.Object, k key) (*whole, error) {
+	data, err := s.fetchVerified(ctx, o, k)
+	if err != nil {
+		return nil, err
 	}
+	s.keepWhole(k, data)
+	return &whole{data: data}, nil
 }
 
 func (s *store) fetchVerified(ctx context.Context, o object.Object, k key) ([]byte, error) {

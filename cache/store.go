@@ -188,20 +188,21 @@ func (s *store) readWhole(ctx context.Context, o object.Object, k key, p []byte,
 		k.index = int32((off + int64(n)) / chunkBytes)
 		it := s.fromMemory(o, k)
 		if it == nil {
-			it = s.fromDisk(o, k)
-		}
-		if it == nil {
-			k.index = wholeIndex
-			w, err := s.wholes.wait(ctx, k, s.wholes.join(s.ctx, &s.wg, k, s.fetchWhole(o, k)))
-			if err != nil {
+			var w *whole
+			var err error
+			if it, w, err = s.bringWhole(ctx, o, k); err != nil {
 				return n, err
 			}
-			from := min(off+int64(n), int64(len(w.data)))
-			n += copy(p[n:], w.data[from:])
-			if n < len(p) {
-				return n, io.EOF
+			if w != nil {
+				n += copy(p[n:], w.data[min(off+int64(n), int64(len(w.data))):])
+				if n < len(p) {
+					return n, io.EOF
+				}
+				return n, nil
 			}
-			return n, nil
+			if it == nil {
+				continue
+			}
 		}
 		n += it.copyTo(p[n:], off+int64(n))
 		switch {
@@ -211,6 +212,27 @@ func (s *store) readWhole(ctx context.Context, o object.Object, k key, p []byte,
 			return n, io.EOF
 		}
 	}
+}
+
+// bringWhole returns a chunk from the disk, or the whole object from the store, or neither if another reader has brought it
+// into memory meanwhile.
+func (s *store) bringWhole(ctx context.Context, o object.Object, k key) (*item, *whole, error) {
+	if s.onDisk(k) {
+		f := s.chunks.join(s.ctx, &s.wg, k, func(context.Context) (*item, error) { return s.fromDisk(o, k), nil })
+		if it, err := s.chunks.wait(ctx, k, f); it != nil || err != nil {
+			return it, nil, err
+		}
+	}
+	wk := k
+	wk.index = wholeIndex
+	f := s.wholes.join(s.ctx, &s.wg, wk, func(ctx context.Context) (*whole, error) {
+		if it := s.c.mem.get(k); it != nil && fits(o, it) {
+			return nil, nil
+		}
+		return s.fetchWhole(ctx, o, wk)
+	})
+	w, err := s.wholes.wait(ctx, wk, f)
+	return nil, w, err
 }
 
 // copyTo copies what the chunk has from the object's offset off on.

@@ -169,14 +169,14 @@ func testRefused(t *testing.T, st object.Store) {
 		want(t, fmt.Sprintf("Put(%q)", a), err, graveler.Invalid)
 	}
 	for _, a := range []string{"", "/a", "../a", "a/../../b", "..", "a\x00b"} {
-		_, err := st.ReadAt(t.Context(), object.Object{Address: a, Type: graveler.AddressRelative}, make([]byte, 1), 0)
+		_, err := st.ReadAt(t.Context(), object.Object{Address: a, Type: graveler.AddressRelative, Size: 1}, make([]byte, 1), 0)
 		want(t, fmt.Sprintf("ReadAt(%q)", a), err, graveler.Invalid)
 		_, err = st.Stat(t.Context(), a)
 		want(t, fmt.Sprintf("Stat(%q)", a), err, graveler.Invalid)
 		want(t, fmt.Sprintf("Delete(%q)", a), st.Delete(t.Context(), a), graveler.Invalid)
 	}
 	for _, a := range []string{"ftp://x/y", "s3:///key", "no url", "s3://bucket", "file://elsewhere/x"} {
-		_, err := st.ReadAt(t.Context(), object.Object{Address: a, Type: graveler.AddressFull}, make([]byte, 1), 0)
+		_, err := st.ReadAt(t.Context(), object.Object{Address: a, Type: graveler.AddressFull, Size: 1}, make([]byte, 1), 0)
 		want(t, fmt.Sprintf("ReadAt(%q)", a), err, graveler.Invalid)
 	}
 }
