@@ -264,7 +264,9 @@ type Event struct {
 	// Paths are those that changed, nil if they are too many to tell: then any may have. One that ends in "/" stands for
 	// the marker and everything under it.
 	Paths []string
-	Lost  bool // events were dropped before this one: anything may have changed
+	// Unchanged tells, of HeadMoved, that the branch shows what it showed before, as after a commit of its staging.
+	Unchanged bool
+	Lost      bool // events were dropped before this one: anything may have changed
 }
 
 // SpillScheme is the URL scheme of the bytes of pending entries: SpillScheme + content id.

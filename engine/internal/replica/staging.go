@@ -194,6 +194,7 @@ func (a *applier) advance(c *pb.AdvanceBranch) error {
 		return err
 	}
 	a.event(engine.HeadMoved, c.Repository, c.Branch, nil)
+	a.res.Event.Unchanged = !c.Merge
 	return a.putBranch(repo, branchPB(&rest))
 }
 
