@@ -47,6 +47,15 @@ func TestS3(t *testing.T) {
 	})
 }
 
+func TestGCS(t *testing.T) {
+	url := objecttest.GCS(t)
+	n := 0
+	objecttest.Run(t, func(t *testing.T) object.Store {
+		n++
+		return open(t, fmt.Sprintf("%s/%d", url, n), object.Options{})
+	})
+}
+
 func TestCounting(t *testing.T) {
 	objecttest.Run(t, func(t *testing.T) object.Store {
 		return objecttest.NewCounting(open(t, "file://"+t.TempDir(), object.Options{}))

@@ -369,7 +369,7 @@ func (f *FS) Rmdir(ctx context.Context, parent NodeID, name string) error {
 	if err != nil {
 		return err
 	}
-	defer m.done()
+	defer func() { m.done() }() // the present one: it is exchanged below
 	v := m.dir.v
 	inside := f.cfg.Locks.index(v, m.path)
 	if outside := f.cfg.Locks.index(v, f.pathOf(m.dir)); inside != outside {

@@ -17,7 +17,7 @@ import (
 	"github.com/rs/xid"
 )
 
-// s3Credentials are those of the server that S3 starts.
+// Credentials of the server that S3 starts.
 const s3Key, s3Secret = "lakefsfs", "lakefsfs-secret"
 
 // S3 starts an S3 server on loopback, over an empty directory, and returns the URL of an empty bucket for object.Open. The
@@ -26,20 +26,51 @@ const s3Key, s3Secret = "lakefsfs", "lakefsfs-secret"
 // parallel: credentials go by the environment.
 func S3(t testing.TB) string {
 	t.Helper()
-	bin := s3Binary()
-	if bin == "" {
-		if testing.Short() {
-			t.Skip("no S3 server: run make deps")
-		}
-		t.Fatal("no S3 server for this test: run make deps, or set LAKEFSFS_TEST_S3 to a versitygw")
-	}
+	bin := binary(t, "versitygw", "LAKEFSFS_TEST_S3")
 	dir := t.TempDir()
 	bucket := "b" + xid.New().String()
 	if err := os.Mkdir(filepath.Join(dir, bucket), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	addr := freeAddr(t)
-	cmd := exec.Command(bin, "--port", addr, "--access", s3Key, "--secret", s3Secret, "--quiet", "posix", dir)
+	start(t, bin, "--port", addr, "--access", s3Key, "--secret", s3Secret, "--quiet", "posix", dir)
+	t.Setenv("AWS_ACCESS_KEY_ID", s3Key)
+	t.Setenv("AWS_SECRET_ACCESS_KEY", s3Secret)
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+	waitHTTP(t, "http://"+addr)
+	q := url.Values{"endpoint": {"http://" + addr}, "region": {"us-east-1"}, "use_path_style": {"true"}}
+	return fmt.Sprintf("s3://%s/ns?%s", bucket, q.Encode())
+}
+
+// GCS is as S3, for Google's storage: the server (fake-gcs-server, or the program of LAKEFSFS_TEST_GCS) keeps all in memory.
+func GCS(t testing.TB) string {
+	t.Helper()
+	bin := binary(t, "fake-gcs-server", "LAKEFSFS_TEST_GCS")
+	addr := freeAddr(t)
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, bin, "-backend", "memory", "-scheme", "http", "-host", host, "-port", port, "-public-host", addr, "-log-level", "error")
+	t.Setenv("STORAGE_EMULATOR_HOST", addr)
+	waitHTTP(t, "http://"+addr+"/storage/v1/b?project=p")
+	bucket := "b" + xid.New().String()
+	resp, err := http.Post("http://"+addr+"/storage/v1/b?project=p", "application/json", strings.NewReader(`{"name":"`+bucket+`"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	http.DefaultClient.CloseIdleConnections()
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("make a bucket: %s", resp.Status)
+	}
+	return "gs://" + bucket + "/ns"
+}
+
+// start runs a server until the test ends.
+func start(t testing.TB, bin string, args ...string) {
+	t.Helper()
+	cmd := exec.Command(bin, args...)
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
@@ -51,28 +82,24 @@ func S3(t testing.TB) string {
 		if t.Failed() && out.Len() > 0 {
 			sc := bufio.NewScanner(strings.NewReader(out.String()))
 			for n := 0; sc.Scan() && n < 20; n++ {
-				t.Log("versitygw:", sc.Text())
+				t.Logf("%s: %s", filepath.Base(bin), sc.Text())
 			}
 		}
 	})
-	t.Setenv("AWS_ACCESS_KEY_ID", s3Key)
-	t.Setenv("AWS_SECRET_ACCESS_KEY", s3Secret)
-	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
-	waitHTTP(t, "http://"+addr)
-	q := url.Values{"endpoint": {"http://" + addr}, "region": {"us-east-1"}, "use_path_style": {"true"}}
-	return fmt.Sprintf("s3://%s/ns?%s", bucket, q.Encode())
 }
 
-func s3Binary() string {
-	if bin := os.Getenv("LAKEFSFS_TEST_S3"); bin != "" {
+// binary finds a server's program.
+func binary(t testing.TB, name, env string) string {
+	t.Helper()
+	if bin := os.Getenv(env); bin != "" {
 		return bin
 	}
-	if bin, err := exec.LookPath("versitygw"); err == nil {
+	if bin, err := exec.LookPath(name); err == nil {
 		return bin
 	}
 	dir, err := os.Getwd()
 	for err == nil {
-		if bin := filepath.Join(dir, ".tools", "bin", "versitygw"); isFile(bin) {
+		if bin := filepath.Join(dir, ".tools", "bin", name); isFile(bin) {
 			return bin
 		}
 		if isFile(filepath.Join(dir, "go.mod")) || dir == filepath.Dir(dir) {
@@ -80,6 +107,10 @@ func s3Binary() string {
 		}
 		dir = filepath.Dir(dir)
 	}
+	if testing.Short() {
+		t.Skipf("no %s for this test: run make deps", name)
+	}
+	t.Fatalf("no %s for this test: run make deps, or set %s to one", name, env)
 	return ""
 }
 

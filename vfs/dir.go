@@ -1,0 +1,218 @@
+package vfs
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/lakefsfs/lakefsfs/engine"
+	"github.com/lakefsfs/lakefsfs/graveler"
+)
+
+// DirEntry is one name of a directory.
+type DirEntry struct {
+	Name   string
+	Dir    bool
+	Mode   uint32 // type bits, of a file
+	Ino    uint64
+	Off    uint64 // where the reading goes on after it
+	listed *graveler.Listed
+}
+
+// page is how many names are read at a time.
+const page = 1024
+
+// dir is an open directory. A position is the count of names before it; each page's start is remembered, so that a reader can go
+// back to any position in a directory of any size.
+type dir struct {
+	n  *node
+	mu sync.Mutex
+	// names are read from the engine in pages. pages[i] is the last path before page i.
+	pages []string
+	cur   int        // the page in memory
+	names []DirEntry // of it
+	end   bool       // no page follows
+	all   bool       // names is everything, in one page
+}
+
+// Opendir opens a directory.
+func (f *FS) Opendir(ctx context.Context, id NodeID) (Handle, error) {
+	n, err := f.node(id)
+	if err != nil {
+		return 0, err
+	}
+	if !n.isDir() {
+		return 0, graveler.NotDir
+	}
+	return f.addHandle(&dir{n: n, cur: -1}), nil
+}
+
+// Readdir gives names from a position on to yield, until it returns false or the end. After each name the position is its Off.
+func (f *FS) Readdir(ctx context.Context, h Handle, off uint64, yield func(*DirEntry) bool) error {
+	v, _ := f.handles.Load(h)
+	d, ok := v.(*dir)
+	if !ok {
+		return fmt.Errorf("handle %d: %w", h, syscall.EBADF)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for {
+		if err := f.fill(ctx, d, off); err != nil {
+			return err
+		}
+		i := off
+		if !d.all {
+			i = off % page
+		}
+		if i >= uint64(len(d.names)) {
+			return nil
+		}
+		for ; i < uint64(len(d.names)); i++ {
+			off++
+			e := &d.names[i]
+			e.Off = off
+			if e.Name == "" {
+				continue // a key that no name can hold
+			}
+			if !yield(e) {
+				return nil
+			}
+		}
+		if d.end {
+			return nil
+		}
+	}
+}
+
+// fill reads the page of a position.
+func (f *FS) fill(ctx context.Context, d *dir, off uint64) error {
+	if d.n.kind < kindDir || d.n.kind == kindCtlDir {
+		if off > 0 && d.all {
+			return nil
+		}
+		names, err := f.listSpecial(ctx, d.n)
+		d.names, d.all, d.end = names, true, true
+		return err
+	}
+	want := int(off / page)
+	if want == d.cur && off > 0 {
+		return nil
+	}
+	if off == 0 {
+		d.pages, d.cur = []string{""}, -1
+	}
+	if want >= len(d.pages) {
+		d.names, d.end = nil, true
+		return nil
+	}
+	f.moving.RLock()
+	defer f.moving.RUnlock()
+	if f.isGone(d.n) {
+		d.names, d.end = nil, true
+		return nil
+	}
+	prefix := f.pathOf(d.n)
+	if prefix != "" {
+		prefix += "/"
+	}
+	d.names = d.names[:0]
+	last := ""
+	files := map[string]int{}
+	// A directory that was moved is read on from the same name.
+	after := ""
+	if p := d.pages[want]; p != "" {
+		after = prefix + p
+	}
+	for l, err := range f.eng.List(ctx, d.n.v.repo, d.n.v.ref, engine.ListQuery{Prefix: prefix, After: after, Delimiter: "/", Limit: page}) {
+		if err != nil {
+			return err
+		}
+		last = l.Path[len(prefix):]
+		e := DirEntry{Name: strings.TrimSuffix(last, "/"), Dir: l.Prefix, listed: &l}
+		if !l.Prefix {
+			e.Mode = syscall.S_IFREG
+			if p, ok := permissions(&l.Entry); ok {
+				e.Mode = modeOf(p.Mode) & syscall.S_IFMT
+			}
+			if _, ok := symlink(&l.Entry); ok {
+				e.Mode = syscall.S_IFLNK
+			}
+			files[e.Name] = len(d.names)
+		} else {
+			e.Mode = syscall.S_IFDIR
+			if i, ok := files[e.Name]; ok {
+				d.names[i].Name = "" // the directory has the name
+			}
+		}
+		if !graveler.FileName(e.Name) || d.n.parent == nil && e.Name == ctlName || e.Name == ctlName {
+			e.Name = ""
+		}
+		d.names = append(d.names, e)
+	}
+	d.cur = want
+	d.end = len(d.names) < page
+	if !d.end && want+1 == len(d.pages) {
+		d.pages = append(d.pages, last)
+	}
+	return nil
+}
+
+func (f *FS) listSpecial(ctx context.Context, n *node) ([]DirEntry, error) {
+	if n.kind < kindDir {
+		names, err := f.listTop(ctx, n)
+		for i := range names {
+			names[i].Mode = syscall.S_IFDIR
+		}
+		return names, err
+	}
+	f.moving.RLock()
+	defer f.moving.RUnlock()
+	f.mu.Lock()
+	at := n.parent.path()
+	f.mu.Unlock()
+	var out []DirEntry
+	if at == "" && f.cfg.Control != nil {
+		for _, name := range f.cfg.Control.Names(n.v.writable) {
+			out = append(out, DirEntry{Name: name, Mode: syscall.S_IFREG})
+		}
+	} else if _, err := f.eng.Stat(ctx, n.v.repo, n.v.ref, at); err == nil {
+		out = append(out, DirEntry{Name: objectName, Mode: syscall.S_IFREG})
+	}
+	return out, nil
+}
+
+// LookupEntry is Lookup of a name that Readdir just gave: it costs no look at the engine.
+func (f *FS) LookupEntry(ctx context.Context, h Handle, e *DirEntry) (NodeID, Attr, error) {
+	v, _ := f.handles.Load(h)
+	d, ok := v.(*dir)
+	if !ok {
+		return 0, Attr{}, fmt.Errorf("handle %d: %w", h, syscall.EBADF)
+	}
+	if e.listed == nil {
+		return f.Lookup(ctx, d.n.id, e.Name)
+	}
+	f.moving.RLock()
+	defer f.moving.RUnlock()
+	if n := f.known(d.n, e.Name); n != nil {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		a, err := f.attrLocked(ctx, n)
+		return n.id, a, err
+	}
+	n, err := f.take(d.n, e.Name, graveler.Found{HasObject: !e.Dir, Object: e.listed.Entry, HasPrefix: e.Dir, HasMarker: e.listed.HasMarker, Marker: e.listed.Entry})
+	if err != nil {
+		return 0, Attr{}, err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	a, err := f.attrLocked(ctx, n)
+	return n.id, a, err
+}
+
+// Releasedir closes a directory.
+func (f *FS) Releasedir(h Handle) { f.handles.Delete(h) }
+
+// Fsyncdir makes all changes of names survive a power cut.
+func (f *FS) Fsyncdir(ctx context.Context) error { return f.eng.Sync(ctx) }
