@@ -22,7 +22,7 @@ const (
 
 // Options of a Cache. Zero values stand for the defaults.
 type Options struct {
-	MemoryBytes int64  // bound of the memory tier; default 256 MiB
+	MemoryBytes int64  // bound of the memory tier; default 256 MiB. With less than 8 MiB it has little use without a disk tier
 	Dir         string // of the disk tier, for this process alone; "" is none
 	DiskBytes   int64  // bound of the disk tier, of what its files occupy; 0 is none
 	ReadAhead   int64  // how far a sequential reader is run ahead of, at most; default 16 MiB, negative is none
@@ -44,6 +44,9 @@ func (opt *Options) setDefaults() error {
 	}
 	// A reader must not push out what was just fetched ahead for it.
 	opt.ReadAhead = min(opt.ReadAhead, opt.MemoryBytes/windowShare/2)
+	if opt.ReadAhead < chunkBytes {
+		opt.ReadAhead = -1
+	}
 	if opt.Concurrency == 0 {
 		opt.Concurrency = 32
 	}

@@ -30,6 +30,7 @@ type fileStore struct {
 	dir    *os.File // keeps the file system for Sync
 	fds    fdCache
 	others others
+	named  bool // files being written have names, as where the file system has none without; set by tests only
 
 	mu    sync.Mutex          // guards the fields below
 	made  map[string]struct{} // directories known to exist
@@ -41,9 +42,6 @@ var _ interface {
 	Named
 	Tagger
 } = (*fileStore)(nil)
-
-// tempPrefix marks files that are being written. They are not objects.
-const tempPrefix = ".lakefsfs-tmp-"
 
 // maxMade bounds the directories remembered.
 const maxMade = 1000
@@ -184,37 +182,31 @@ func (s *fileStore) Put(ctx context.Context, address string, r io.Reader, opt Pu
 		return Info{}, err
 	}
 	name := s.file(address)
-	var f *os.File
+	var f *tempFile
 	err := s.place(name, func() (err error) {
-		f, err = os.CreateTemp(filepath.Dir(name), tempPrefix)
+		f, err = createTemp(filepath.Dir(name), s.named)
 		return err
 	})
 	if err != nil {
 		return Info{}, wrap("write", address, err)
 	}
+	defer f.close()
 	h := md5.New()
 	n, err := io.Copy(io.MultiWriter(f, h), ctxReader{ctx, r})
 	if err == nil && opt.Size >= 0 && n != opt.Size {
 		err = fmt.Errorf("%d bytes came, %d were announced: %w", n, opt.Size, graveler.Invalid)
 	}
-	var fi os.FileInfo
 	if err == nil {
-		err = f.Chmod(0o644)
-	}
-	if err == nil {
-		fi, err = f.Stat()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), name)
+		err = s.place(name, func() error { return f.become(name) })
 	}
 	if err != nil {
-		os.Remove(f.Name())
 		return Info{}, wrap("write", address, err)
 	}
 	s.placed(name)
+	fi, err := f.Stat()
+	if err != nil {
+		return Info{}, wrap("write", address, err)
+	}
 	return Info{Address: address, Size: n, Modified: fi.ModTime(), MD5: hex.EncodeToString(h.Sum(nil))}, nil
 }
 
