@@ -535,7 +535,6 @@ func (f *FS) rename(ctx context.Context, m *moveOp) error {
 				return err
 			}
 		}
-		f.own.expect(v, []string{m.src + "/"})
 		if err := f.eng.Move(ctx, v.repo, graveler.BranchID(v.ref), m.src+"/", m.dst+"/"); err != nil {
 			return err
 		}

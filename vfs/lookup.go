@@ -290,3 +290,15 @@ func (f *FS) Readlink(ctx context.Context, id NodeID) (string, error) {
 	}
 	return "", graveler.Invalid
 }
+
+// KeepsAbsent reports whether the kernel may keep that a name isn't in a directory: it is told when one comes.
+func (f *FS) KeepsAbsent(id NodeID) bool {
+	n, err := f.node(id)
+	return err == nil && n.kind == kindDir
+}
+
+// Moves reports whether a node's name may come to mean another node without an event, as @main~1 does.
+func (f *FS) Moves(id NodeID) bool {
+	n, err := f.node(id)
+	return err == nil && n.v != nil && n.v.moves && n.parent != nil && n.parent.kind == kindRepo
+}
