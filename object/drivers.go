@@ -42,11 +42,24 @@ func openBucket(ctx context.Context, u *url.URL) (*blob.Bucket, error) {
 	}
 	bare := *u
 	bare.Path, bare.RawPath = "", ""
+	if u.Scheme == "s3" {
+		bare.RawQuery = s3Query(u.Query())
+	}
 	b, err := blob.OpenBucket(ctx, bare.String())
 	if err != nil {
 		return nil, fmt.Errorf("open bucket %s://%s: %v; check the URL's parameters and the credentials of the environment: %w", u.Scheme, u.Host, err, graveler.Invalid)
 	}
 	return b, nil
+}
+
+// s3Query adds a default to the parameters of an S3 bucket. The SDK wants to check responses against checksums that S3 keeps
+// of whole objects; ours are of parts of them, so it would only log each time that it can't.
+func s3Query(q url.Values) string {
+	const validation = "response_checksum_validation"
+	if !q.Has(validation) {
+		q.Set(validation, "when_required")
+	}
+	return q.Encode()
 }
 
 // opaque reports whether the bucket says that its tag of an object is no checksum, though it looks like one.

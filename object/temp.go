@@ -32,6 +32,7 @@ func createTemp(dir string, named bool) (*tempFile, error) {
 		case nil:
 			return &tempFile{File: os.NewFile(uintptr(fd), filepath.Join(dir, tempPrefix)), dir: dir}, nil
 		case unix.EOPNOTSUPP, unix.EISDIR, unix.EINVAL: // as in "O_TMPFILE" of open(2), and what FUSE says
+		case unix.EPERM: // ext4 says it of a directory that was just deleted (ext4_new_inode); below it is ENOENT
 		default:
 			return nil, &iofs.PathError{Op: "create in", Path: dir, Err: err}
 		}

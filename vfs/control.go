@@ -93,5 +93,5 @@ func (f *FS) flushCtl(ctx context.Context, fl *file, who Caller) error {
 func (f *FS) runCtl(ctx context.Context, fl *file, who Caller) error {
 	in := fl.ctl.in
 	fl.ctl.in, fl.ctl.done = nil, true
-	return f.cfg.Control.Write(ctx, who, fl.n.v.repo, graveler.BranchID(fl.n.v.ref), fl.n.name, in)
+	return f.cfg.Control.Write(ctx, who.UID, fl.n.v.repo, graveler.BranchID(fl.n.v.ref), fl.n.name, in)
 }

@@ -41,7 +41,7 @@ type Control interface {
 	// Writable reports whether a file takes writes.
 	Writable(name string) bool
 	Read(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, name string) ([]byte, error)
-	Write(ctx context.Context, c Caller, repo graveler.RepositoryID, branch graveler.BranchID, name string, data []byte) error
+	Write(ctx context.Context, uid uint32, repo graveler.RepositoryID, branch graveler.BranchID, name string, data []byte) error
 }
 
 // Invalidator is told what others changed, so that it can tell the kernel. Its methods may block and are called without locks.
