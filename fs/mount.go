@@ -77,13 +77,13 @@ func New(tree *vfs.FS, opt Options) (*Mount, error) {
 	s.srv = srv
 	tree.SetInvalidator(s)
 	ctx, cancel := context.WithCancel(context.Background())
+	tree.Watch(ctx)
 	m := &Mount{dir: dir, srv: srv, stop: cancel, done: make(chan struct{})}
 	go func() {
 		srv.Serve()
 		cancel()
 		close(m.done)
 	}()
-	go tree.Watch(ctx)
 	if err := srv.WaitMount(); err != nil {
 		m.Unmount()
 		return nil, mountError(dir, err)

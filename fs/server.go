@@ -118,9 +118,12 @@ func (s *server) fillEntry(out *fuse.EntryOut, id vfs.NodeID, a *vfs.Attr) {
 	out.Generation = 1
 	fillAttr(&out.Attr, a)
 	out.SetAttrTimeout(attrTimeout(a))
-	if a.Still {
+	switch {
+	case a.Moves:
+		out.SetEntryTimeout(0)
+	case a.Still:
 		out.SetEntryTimeout(stillTimeout)
-	} else {
+	default:
 		out.SetEntryTimeout(normalTimeout)
 	}
 }
@@ -140,9 +143,6 @@ func (s *server) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, o
 		return s.status("lookup", err)
 	}
 	s.fillEntry(out, id, &a)
-	if s.fs.Moves(id) {
-		out.SetEntryTimeout(0)
-	}
 	return fuse.OK
 }
 

@@ -147,15 +147,18 @@ func (s *fileStore) forget(dir string) {
 	s.mu.Unlock()
 }
 
+// placeTries bounds how often an object's directory may be deleted, as its last object goes, between making and using it.
+const placeTries = 20
+
 // place runs put, which makes the file at name, again if name's directory turned out to be gone.
 func (s *fileStore) place(name string, put func() error) error {
 	dir := filepath.Dir(name)
-	for again := false; ; again = true {
+	for try := 1; ; try++ {
 		if err := s.mkdir(dir); err != nil {
 			return err
 		}
 		err := put()
-		if !errors.Is(err, iofs.ErrNotExist) || again {
+		if !errors.Is(err, iofs.ErrNotExist) || try == placeTries {
 			return err
 		}
 		s.forget(dir)

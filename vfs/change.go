@@ -247,8 +247,8 @@ func (f *FS) Symlink(ctx context.Context, c Caller, parent NodeID, name, target 
 		if err != nil {
 			return 0, Attr{}, err
 		}
-		a, err := f.attr(ctx, n)
-		return n.id, a, err
+		f.Forget(n.id, 1)
+		return f.passingLink(ctx, p, name, target)
 	}
 	if len(target) > 4095 {
 		return 0, Attr{}, graveler.TooLarge
@@ -626,4 +626,20 @@ func (f *FS) restageLocked(ctx context.Context, n *node, edit func(e *graveler.E
 		n.has = true
 	}
 	return nil
+}
+
+// passingLink is what the kernel is told that a symlink(2) among refs made: it wants a link, and looks the name up again at its
+// next use, when it finds the branch.
+func (f *FS) passingLink(ctx context.Context, p *node, name, target string) (NodeID, Attr, error) {
+	e := newEntry(graveler.Permissions{UID: f.cfg.UID, GID: f.cfg.GID, Mode: fs.ModeSymlink | 0o777})
+	e.Metadata[graveler.MetaSymlink] = target
+	f.mu.Lock()
+	n := &node{id: f.nextID, kind: kindFile, v: &version{moves: true}, parent: p, name: name, lookups: 1, gone: true, valid: true, entry: e}
+	f.nextID++
+	n.ino = inode(n) + 1
+	f.nodes[n.id] = n
+	f.mu.Unlock()
+	a, err := f.attr(ctx, n)
+	a.Writing = true // known for no time at all
+	return n.id, a, err
 }

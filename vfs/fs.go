@@ -315,6 +315,7 @@ type Attr struct {
 	Ctime   time.Time
 	Still   bool // nothing can ever change it
 	Writing bool // somebody may be writing the file now
+	Moves   bool // the name may come to mean another node without an event, as @main~1 does
 }
 
 // Nodes counts the nodes in memory.

@@ -201,6 +201,7 @@ func (f *FS) attrLocked(ctx context.Context, n *node) (Attr, error) {
 func (f *FS) entryAttr(n *node) (Attr, error) {
 	e := &n.entry
 	a := Attr{Ino: n.ino, Nlink: 1, UID: f.cfg.UID, GID: f.cfg.GID, Still: !n.v.writable, Mtime: e.Mtime()}
+	a.Moves = n.v.moves && n.parent != nil && n.parent.kind == kindRepo
 	perm, known := permissions(e)
 	if known {
 		a.UID, a.GID = perm.UID, perm.GID
@@ -295,10 +296,4 @@ func (f *FS) Readlink(ctx context.Context, id NodeID) (string, error) {
 func (f *FS) KeepsAbsent(id NodeID) bool {
 	n, err := f.node(id)
 	return err == nil && n.kind == kindDir
-}
-
-// Moves reports whether a node's name may come to mean another node without an event, as @main~1 does.
-func (f *FS) Moves(id NodeID) bool {
-	n, err := f.node(id)
-	return err == nil && n.v != nil && n.v.moves && n.parent != nil && n.parent.kind == kindRepo
 }

@@ -50,14 +50,18 @@ func (o *ownChanges) seen(repo graveler.RepositoryID, branch graveler.BranchID, 
 	return others
 }
 
-// Watch follows the engine's events until ctx ends, and keeps nodes and the kernel's caches true to what others change.
+// Watch follows the engine's events until ctx ends, and keeps nodes and the kernel's caches true to what others change. No event
+// after its return is missed; call it before the tree is used.
 func (f *FS) Watch(ctx context.Context) {
-	for ev, err := range f.eng.Watch(ctx) {
-		if err != nil {
-			return
+	events := f.eng.Watch(ctx)
+	go func() {
+		for ev, err := range events {
+			if err != nil {
+				return
+			}
+			f.event(ev)
 		}
-		f.event(ev)
-	}
+	}()
 }
 
 func (f *FS) event(ev engine.Event) {
