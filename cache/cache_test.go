@@ -78,13 +78,6 @@ func TestContract(t *testing.T) {
 		"tiny": func(t *testing.T) (object.Store, Options) {
 			return remote(t, t.TempDir()), Options{MemoryBytes: 1000, Dir: t.TempDir(), DiskBytes: 1000, Concurrency: 1}
 		},
-		"mem": func(t *testing.T) (object.Store, Options) {
-			st, err := object.Open(t.Context(), "mem://"+strings.NewReplacer("/", ".", "#", "-").Replace(t.Name()), object.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return st, Options{Dir: t.TempDir(), DiskBytes: 64 << 20}
-		},
 		"local": func(t *testing.T) (object.Store, Options) {
 			st, err := object.Open(t.Context(), "file://"+t.TempDir(), object.Options{})
 			if err != nil {
