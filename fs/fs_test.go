@@ -19,10 +19,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/lakefsfs/lakefsfs/cache"
 	"github.com/lakefsfs/lakefsfs/control"
 	"github.com/lakefsfs/lakefsfs/engine"
 	"github.com/lakefsfs/lakefsfs/engine/local"
 	"github.com/lakefsfs/lakefsfs/graveler"
+	"github.com/lakefsfs/lakefsfs/graveler/committed"
 	"github.com/lakefsfs/lakefsfs/object"
 	"github.com/lakefsfs/lakefsfs/spill"
 	"github.com/lakefsfs/lakefsfs/vfs"
@@ -39,6 +41,11 @@ type mounted struct {
 func mount(t *testing.T) *mounted {
 	t.Helper()
 	d := t.TempDir()
+	c, err := cache.NewCache(cache.Options{MemoryBytes: 64 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
 	objects := func(ctx context.Context, ns string) (object.Store, error) {
 		return object.Open(ctx, ns, object.Options{})
 	}
@@ -46,7 +53,7 @@ func mount(t *testing.T) *mounted {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eng, err := local.Open(t.Context(), local.Config{Dir: d + "/meta", Spill: sp, Objects: objects, DefaultNamespace: "file://" + d + "/data"})
+	eng, err := local.Open(t.Context(), local.Config{Dir: d + "/meta", Tables: func(ns string) committed.TableCache { return c.Tables(ns) }, Spill: sp, Objects: objects, DefaultNamespace: "file://" + d + "/data"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -273,7 +273,11 @@ func (f *FS) dirMarker(ctx context.Context, dir *node, leaving string) ([]gravel
 	if path == "" || has {
 		return nil, nil
 	}
-	n := 0
+	if _, err := f.eng.Stat(ctx, dir.v.repo, dir.v.ref, path+"/"); err == nil {
+		return nil, nil
+	} else if graveler.KindOf(err) != graveler.NotFound {
+		return nil, err
+	}
 	for l, err := range f.eng.List(ctx, dir.v.repo, dir.v.ref, engine.ListQuery{Prefix: path + "/", Delimiter: "/", Limit: 2}) {
 		if err != nil {
 			return nil, err
@@ -281,10 +285,6 @@ func (f *FS) dirMarker(ctx context.Context, dir *node, leaving string) ([]gravel
 		if strings.TrimSuffix(l.Path, "/") != join(path, leaving) {
 			return nil, nil
 		}
-		n++
-	}
-	if _, err := f.eng.Stat(ctx, dir.v.repo, dir.v.ref, path+"/"); err == nil {
-		return nil, nil
 	}
 	e := newEntry(graveler.Permissions{UID: f.cfg.UID, GID: f.cfg.GID, Mode: 0o755 | fs.ModeDir})
 	dir.mu.Lock()

@@ -80,12 +80,18 @@ func (w *version) staged() (graveler.Cursor, error) {
 
 // cursor walks what the version shows.
 func (w *version) cursor(ctx context.Context) (graveler.Cursor, error) {
-	top, err := w.staged()
-	if err != nil {
-		return nil, err
+	c, err := w.raw(ctx)
+	if err != nil || len(w.layers) == 0 {
+		return c, err
 	}
-	if w.noBase {
-		return graveler.Visible(top), nil
+	return graveler.Visible(c), nil
+}
+
+// raw is cursor with the tombstones: a look at one directory need not pass over those of others.
+func (w *version) raw(ctx context.Context) (graveler.Cursor, error) {
+	top, err := w.staged()
+	if err != nil || w.noBase {
+		return top, err
 	}
 	base, err := w.s.tables.Cursor(ctx, w.meta)
 	if err != nil {
@@ -95,7 +101,7 @@ func (w *version) cursor(ctx context.Context) (graveler.Cursor, error) {
 	if len(w.layers) == 0 {
 		return base, nil
 	}
-	return graveler.Visible(graveler.Overlay(top, base)), nil
+	return graveler.Overlay(top, base), nil
 }
 
 func closeAll(cs []graveler.Cursor) {
@@ -184,19 +190,18 @@ func (e *Engine) Lookup(ctx context.Context, repo graveler.RepositoryID, ref gra
 		if f.Object, f.HasObject, err = w.get(ctx, path); err != nil {
 			return err
 		}
-		c, err := w.cursor(ctx)
+		c, err := w.raw(ctx)
 		if err != nil {
 			return err
 		}
 		defer c.Close()
 		dir := path + "/"
-		if c.SeekGE(dir) && strings.HasPrefix(c.Path(), dir) {
-			f.HasPrefix = true
-			if c.Path() == dir {
-				ch, err := c.Change()
-				if err != nil {
-					return err
-				}
+		for ok := c.SeekGE(dir); ok && !f.HasPrefix && strings.HasPrefix(c.Path(), dir); ok = c.Next() {
+			ch, err := c.Change()
+			if err != nil {
+				return err
+			}
+			if f.HasPrefix = !ch.Remove; f.HasPrefix && ch.Path == dir {
 				f.HasMarker, f.Marker = true, ch.Entry
 			}
 		}
