@@ -269,12 +269,8 @@ func (s *fileStore) Sync(ctx context.Context) error {
 	return nil
 }
 
-// syncEach is up to how many files are synced one by one.
-const syncEach = 8
-
 func (s *fileStore) sync(ctx context.Context, names map[string]struct{}) error {
-	// For many files one sync of the file system costs less than one of each.
-	if names == nil || len(names) > syncEach {
+	if names == nil {
 		return unix.Syncfs(int(s.dir.Fd()))
 	}
 	dirs := map[string]struct{}{}
