@@ -112,13 +112,17 @@ func Register(mux *http.ServeMux, e engine.Engine) {
 		return e.SetHead(ctx, r.Repo, r.Branch, r.Ref, r.Force)
 	})
 	unary(mux, "ListTags", func(ctx context.Context, r refsReq) ([]graveler.Tag, error) { return e.ListTags(ctx, r.Repo, r.Query) })
-	unary(mux, "CreateTag", func(ctx context.Context, r tagReq) (graveler.Tag, error) { return e.CreateTag(ctx, r.Repo, r.Tag, r.Ref) })
+	unary(mux, "CreateTag", func(ctx context.Context, r tagReq) (graveler.Tag, error) {
+		return e.CreateTag(ctx, r.Repo, r.Tag, r.Ref)
+	})
 	unary(mux, "DeleteTag", func(ctx context.Context, r tagReq) (none, error) { return nothing(e.DeleteTag(ctx, r.Repo, r.Tag)) })
 	unary(mux, "Rules", func(ctx context.Context, r repoReq) ([]graveler.Rule, error) { return e.Rules(ctx, r.Repo) })
 	unary(mux, "SetRules", func(ctx context.Context, r rulesReq) (none, error) { return nothing(e.SetRules(ctx, r.Repo, r.Rules)) })
 
 	unary(mux, "Stat", func(ctx context.Context, r refReq) (graveler.Entry, error) { return e.Stat(ctx, r.Repo, r.Ref, r.Path) })
-	unary(mux, "Lookup", func(ctx context.Context, r refReq) (graveler.Found, error) { return e.Lookup(ctx, r.Repo, r.Ref, r.Path) })
+	unary(mux, "Lookup", func(ctx context.Context, r refReq) (graveler.Found, error) {
+		return e.Lookup(ctx, r.Repo, r.Ref, r.Path)
+	})
 	stream(mux, "List", func(ctx context.Context, r listReq) iter.Seq2[graveler.Listed, error] {
 		return e.List(ctx, r.Repo, r.Ref, r.Query)
 	})
@@ -158,7 +162,9 @@ func Register(mux *http.ServeMux, e engine.Engine) {
 		}
 	})
 	unary(mux, "CollectGarbage", e.CollectGarbage)
-	stream(mux, "Check", func(ctx context.Context, r engine.CheckRequest) iter.Seq2[engine.Problem, error] { return e.Check(ctx, r) })
+	stream(mux, "Check", func(ctx context.Context, r engine.CheckRequest) iter.Seq2[engine.Problem, error] {
+		return e.Check(ctx, r)
+	})
 	stream(mux, "Watch", func(ctx context.Context, _ none) iter.Seq2[engine.Event, error] { return e.Watch(ctx) })
 	unary(mux, "Sync", func(ctx context.Context, _ none) (none, error) { return nothing(e.Sync(ctx)) })
 	registerObjects(mux, e)

@@ -1,0 +1,247 @@
+package daemon
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-viper/mapstructure/v2"
+	"github.com/spf13/viper"
+
+	"github.com/lakefsfs/lakefsfs/graveler"
+	"github.com/lakefsfs/lakefsfs/object"
+)
+
+// Config is all that can be configured. Keys are read from the file, then LAKEFSFS_* environment variables (a dot is an
+// underscore: cache.memory is LAKEFSFS_CACHE_MEMORY), then flags; the later wins. docs/config.md lists them.
+type Config struct {
+	Data      string        `mapstructure:"data" doc:"directory of metadata, spilled bytes, cache and socket"`
+	Listen    string        `mapstructure:"listen" doc:"socket that the command line talks to; empty is DATA/lakefsfs.sock"`
+	Namespace string        `mapstructure:"namespace" doc:"storage URL under which repositories made without one get theirs; empty is file://DATA/objects"`
+	LocalRoot string        `mapstructure:"local_root" doc:"directory that local:// addresses of attached lakeFS namespaces lie in; empty is the directory above the namespace"`
+	Cache     CacheConfig   `mapstructure:"cache"`
+	Mounts    []MountConfig `mapstructure:"mounts" doc:"what is mounted at the start"`
+	Sync      SyncConfig    `mapstructure:"sync"`
+	Log       LogConfig     `mapstructure:"log"`
+}
+
+// CacheConfig bounds the caches.
+type CacheConfig struct {
+	Memory    int64  `mapstructure:"memory" doc:"bytes of memory for tables and small objects"`
+	Disk      int64  `mapstructure:"disk" doc:"bytes of disk for chunks of objects; 0 is none. Local objects are never copied"`
+	Dir       string `mapstructure:"dir" doc:"directory of the disk cache; empty is DATA/cache"`
+	ReadAhead int64  `mapstructure:"read_ahead" doc:"bytes that a sequential reader is run ahead of"`
+}
+
+// MountConfig is one mount.
+type MountConfig struct {
+	Place       string `mapstructure:"place" doc:"what to mount: empty for everything, a repository, or repo/@ref"`
+	Dir         string `mapstructure:"dir" doc:"mount point"`
+	ReadOnly    bool   `mapstructure:"read_only" doc:"refuse all changes"`
+	AllowOther  bool   `mapstructure:"allow_other" doc:"let other users in"`
+	SyncOnClose bool   `mapstructure:"sync_on_close" doc:"close returns when the bytes survive a power cut"`
+}
+
+// SyncConfig says when what was written reaches the disk without being asked.
+type SyncConfig struct {
+	Every time.Duration `mapstructure:"every" doc:"the log of changes is made durable at least this often"`
+}
+
+// LogConfig says what is logged.
+type LogConfig struct {
+	Level  string `mapstructure:"level" doc:"debug, info, warn or error"`
+	Format string `mapstructure:"format" doc:"text, json, or auto: text on a terminal"`
+}
+
+// DefaultConfig is the configuration of a user who says nothing.
+func DefaultConfig() Config {
+	return Config{
+		Data:  DefaultData(),
+		Cache: CacheConfig{Memory: 256 << 20, Disk: 10 << 30, ReadAhead: 16 << 20},
+		Sync:  SyncConfig{Every: 200 * time.Millisecond},
+		Log:   LogConfig{Level: "info", Format: "auto"},
+	}
+}
+
+// DefaultData is the data directory of a user who says nothing.
+func DefaultData() string {
+	if d := os.Getenv("XDG_DATA_HOME"); d != "" {
+		return filepath.Join(d, "lakefsfs")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "/var/lib/lakefsfs"
+	}
+	return filepath.Join(home, ".local", "share", "lakefsfs")
+}
+
+// Socket is the address that the daemon listens on.
+func (c *Config) Socket() string {
+	if c.Listen != "" {
+		return c.Listen
+	}
+	return "unix://" + filepath.Join(c.Data, "lakefsfs.sock")
+}
+
+// Validate reports, with words, what can't be meant.
+func (c *Config) Validate() error {
+	bad := func(key, why string) error { return fmt.Errorf("configuration: %s %s: %w", key, why, graveler.Invalid) }
+	if c.Data == "" {
+		return bad("data", "is empty; name a directory")
+	}
+	if !strings.HasPrefix(c.Socket(), "unix://") {
+		return bad("listen", fmt.Sprintf("%q is not unix:// and a path", c.Listen))
+	}
+	if n := len(strings.TrimPrefix(c.Socket(), "unix://")); n > 107 {
+		return bad("listen", fmt.Sprintf("has a socket path of %d bytes, and the system takes 107; set it to a shorter one", n))
+	}
+	if c.Namespace != "" {
+		if err := object.ValidateURL(c.Namespace); err != nil {
+			return fmt.Errorf("configuration: namespace: %w", err)
+		}
+	}
+	if c.Cache.Memory < 1<<20 {
+		return bad("cache.memory", fmt.Sprintf("is %d bytes; give at least 1 MiB", c.Cache.Memory))
+	}
+	if c.Cache.Disk < 0 {
+		return bad("cache.disk", "is negative; 0 is none")
+	}
+	if c.Sync.Every < time.Millisecond || c.Sync.Every > time.Minute {
+		return bad("sync.every", fmt.Sprintf("is %s; give 1ms to 1m", c.Sync.Every))
+	}
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
+		return bad("log.level", fmt.Sprintf("is %q; give debug, info, warn or error", c.Log.Level))
+	}
+	if !slices.Contains([]string{"auto", "text", "json"}, c.Log.Format) {
+		return bad("log.format", fmt.Sprintf("is %q; give auto, text or json", c.Log.Format))
+	}
+	for i, m := range c.Mounts {
+		if m.Dir == "" {
+			return bad(fmt.Sprintf("mounts[%d].dir", i), "is empty; name a directory")
+		}
+		if m.Place != "" {
+			if _, err := graveler.ParsePlace(m.Place); err != nil {
+				return fmt.Errorf("configuration: mounts[%d]: %w", i, err)
+			}
+		}
+	}
+	return nil
+}
+
+// Key is one configuration key.
+type Key struct {
+	Name    string
+	Default any
+	Doc     string
+}
+
+// Keys lists all keys.
+func Keys() []Key {
+	var out []Key
+	var walk func(prefix string, v reflect.Value)
+	walk = func(prefix string, v reflect.Value) {
+		for i := range v.NumField() {
+			f := v.Type().Field(i)
+			name := prefix + f.Tag.Get("mapstructure")
+			if f.Type.Kind() == reflect.Struct {
+				walk(name+".", v.Field(i))
+				continue
+			}
+			out = append(out, Key{name, v.Field(i).Interface(), f.Tag.Get("doc")})
+		}
+	}
+	walk("", reflect.ValueOf(DefaultConfig()))
+	return out
+}
+
+// envPrefix is before every environment variable; envOther are those of the command line.
+const envPrefix = "LAKEFSFS_"
+
+var envOther = []string{"LAKEFSFS_SERVER", "LAKEFSFS_CONFIG"}
+
+// Load reads the configuration: file if it is not "", the environment, then flags by key. A key that doesn't exist is an error
+// that names the nearest one.
+func Load(file string, flags map[string]any) (Config, error) {
+	v := viper.New()
+	c := DefaultConfig()
+	keys := Keys()
+	known := map[string]bool{}
+	for _, k := range keys {
+		known[k.Name] = true
+		v.SetDefault(k.Name, k.Default)
+	}
+	if file != "" {
+		v.SetConfigFile(file)
+		if err := v.ReadInConfig(); err != nil {
+			return c, fmt.Errorf("configuration file %s: %v: %w", file, err, graveler.Invalid)
+		}
+		for _, k := range v.AllKeys() {
+			if !known[k] {
+				return c, unknownKey(file, k, keys)
+			}
+		}
+	}
+	env := map[string]string{}
+	for _, k := range keys {
+		env[envPrefix+strings.ToUpper(strings.ReplaceAll(k.Name, ".", "_"))] = k.Name
+	}
+	for _, kv := range os.Environ() {
+		name, value, _ := strings.Cut(kv, "=")
+		if !strings.HasPrefix(name, envPrefix) || slices.Contains(envOther, name) || strings.HasPrefix(name, envPrefix+"TEST") || name == envPrefix+"FIXTURES" {
+			continue
+		}
+		k, ok := env[name]
+		if !ok || k == "mounts" {
+			return c, unknownKey("environment", strings.ToLower(strings.TrimPrefix(name, envPrefix)), keys)
+		}
+		v.Set(k, value)
+	}
+	for k, value := range flags {
+		v.Set(k, value)
+	}
+	err := v.UnmarshalExact(&c, viper.DecodeHook(mapstructure.StringToTimeDurationHookFunc()))
+	if err != nil {
+		return c, fmt.Errorf("configuration: %v: %w", err, graveler.Invalid)
+	}
+	if c.Data != "" {
+		if c.Data, err = filepath.Abs(c.Data); err != nil {
+			return c, err
+		}
+	}
+	return c, c.Validate()
+}
+
+func unknownKey(where, key string, keys []Key) error {
+	best, dist := "", 1<<30
+	for _, k := range keys {
+		name := k.Name
+		if d := distance(strings.ReplaceAll(key, "_", "."), strings.ReplaceAll(name, "_", ".")); d < dist {
+			best, dist = name, d
+		}
+	}
+	return fmt.Errorf("configuration (%s): there is no key %q; did you mean %q?: %w", where, key, best, graveler.Invalid)
+}
+
+// distance is the Levenshtein distance.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		prev := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			prev, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, prev+cost)
+		}
+	}
+	return row[len(b)]
+}

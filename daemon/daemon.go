@@ -1,0 +1,242 @@
+// Package daemon turns the key: it joins object stores, cache, spill files, engine, trees and mounts into one running service,
+// by one configuration, and takes it down in the reverse order.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/lakefsfs/lakefsfs/cache"
+	"github.com/lakefsfs/lakefsfs/control"
+	"github.com/lakefsfs/lakefsfs/engine/local"
+	"github.com/lakefsfs/lakefsfs/engine/remote"
+	"github.com/lakefsfs/lakefsfs/fs"
+	"github.com/lakefsfs/lakefsfs/graveler"
+	"github.com/lakefsfs/lakefsfs/graveler/committed"
+	"github.com/lakefsfs/lakefsfs/object"
+	"github.com/lakefsfs/lakefsfs/spill"
+	"github.com/lakefsfs/lakefsfs/vfs"
+)
+
+// Daemon is a running service.
+type Daemon struct {
+	cfg    Config
+	log    *slog.Logger
+	cache  *cache.Cache
+	spill  *spill.Store
+	eng    *local.Engine
+	http   *http.Server
+	lis    net.Listener
+	locks  *vfs.Locks
+	closed bool
+
+	mu     sync.Mutex
+	mounts map[string]*mount
+}
+
+type mount struct {
+	info MountInfo
+	m    *fs.Mount
+}
+
+// New starts a daemon. Everything that it began is taken down again if a step fails.
+func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *Daemon, err error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	d := &Daemon{cfg: cfg, log: log, locks: new(vfs.Locks), mounts: map[string]*mount{}}
+	defer func() {
+		if err != nil {
+			d.Close()
+		}
+	}()
+	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	objects := func(ctx context.Context, ns string) (object.Store, error) {
+		st, err := object.Open(ctx, ns, object.Options{LocalRoot: cfg.LocalRoot})
+		if err != nil {
+			return nil, err
+		}
+		return cache.New(st, d.cache), nil
+	}
+	// The replica's lock on the metadata directory comes first in what can tell that the data directory is in use; the cache
+	// would only do without its disk then.
+	if err := d.checkFree(); err != nil {
+		return nil, err
+	}
+	copt := cache.Options{MemoryBytes: cfg.Cache.Memory, DiskBytes: cfg.Cache.Disk, ReadAhead: cfg.Cache.ReadAhead, Logger: log}
+	if cfg.Cache.Disk > 0 {
+		if copt.Dir = cfg.Cache.Dir; copt.Dir == "" {
+			copt.Dir = filepath.Join(cfg.Data, "cache")
+		}
+	}
+	if d.cache, err = cache.NewCache(copt); err != nil {
+		return nil, err
+	}
+	d.spill, err = spill.Open(filepath.Join(cfg.Data, "spill"), spill.Options{Logger: log, OpenBase: objects})
+	if err != nil {
+		return nil, err
+	}
+	namespace := cfg.Namespace
+	if namespace == "" {
+		namespace = "file://" + filepath.Join(cfg.Data, "objects")
+	}
+	d.eng, err = local.Open(ctx, local.Config{
+		Dir: filepath.Join(cfg.Data, "meta"), Objects: objects, Spill: d.spill, DefaultNamespace: namespace, SyncEvery: cfg.Sync.Every, Logger: log,
+		Tables: func(ns string) committed.TableCache { return d.cache.Tables(ns) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := d.listen(); err != nil {
+		return nil, err
+	}
+	for _, m := range cfg.Mounts {
+		if _, err := d.Mount(ctx, MountRequest(m)); err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+// checkFree says in words that another daemon has the data directory.
+func (d *Daemon) checkFree() error {
+	path := strings.TrimPrefix(d.cfg.Socket(), "unix://")
+	c, err := net.DialTimeout("unix", path, time.Second)
+	if err != nil {
+		return nil
+	}
+	c.Close()
+	return fmt.Errorf("a lakefsfs daemon with the data directory %s is running already; use it, or choose another directory with --data: %w", d.cfg.Data, graveler.Unavailable)
+}
+
+func (d *Daemon) listen() error {
+	path := strings.TrimPrefix(d.cfg.Socket(), "unix://")
+	// The metadata is locked by this process, so a socket that is there is a dead one's.
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("old socket: %w", err)
+	}
+	var err error
+	if d.lis, err = net.Listen("unix", path); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	mux := http.NewServeMux()
+	remote.Register(mux, d.eng)
+	d.registerMounts(mux)
+	d.http = &http.Server{Handler: mux, ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelWarn)}
+	go d.http.Serve(d.lis)
+	return nil
+}
+
+// Mount mounts a place.
+func (d *Daemon) Mount(ctx context.Context, r MountRequest) (MountInfo, error) {
+	var place graveler.Place
+	var err error
+	if r.Place != "" {
+		if place, err = graveler.ParsePlace(r.Place); err != nil {
+			return MountInfo{}, err
+		}
+	}
+	dir, err := filepath.Abs(r.Dir)
+	if err != nil {
+		return MountInfo{}, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return MountInfo{}, fmt.Errorf("the daemon is stopping: %w", graveler.Unavailable)
+	}
+	tree, err := vfs.New(ctx, vfs.Config{
+		Engine: d.eng, Spill: d.spill, Control: control.New(d.eng), Locks: d.locks, Place: place, ReadOnly: r.ReadOnly, SyncOnClose: r.SyncOnClose,
+		UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), Logger: d.log,
+	})
+	if err != nil {
+		return MountInfo{}, err
+	}
+	source := "lakefsfs"
+	if r.Place != "" {
+		source = r.Place
+	}
+	m, err := fs.New(tree, fs.Options{Dir: dir, ReadOnly: r.ReadOnly, AllowOther: r.AllowOther, Data: d.cfg.Data, Source: source, Logger: d.log})
+	if err != nil {
+		return MountInfo{}, err
+	}
+	info := MountInfo{Place: r.Place, Dir: m.Dir(), ReadOnly: r.ReadOnly}
+	d.mounts[m.Dir()] = &mount{info, m}
+	d.log.Info("mounted", "place", info.Place, "dir", info.Dir)
+	go func() {
+		<-m.Done()
+		d.mu.Lock()
+		if have := d.mounts[m.Dir()]; have != nil && have.m == m {
+			delete(d.mounts, m.Dir())
+		}
+		d.mu.Unlock()
+	}()
+	return info, nil
+}
+
+// Unmount unmounts a directory.
+func (d *Daemon) Unmount(dir string) error {
+	d.mu.Lock()
+	m := d.mounts[dir]
+	delete(d.mounts, dir)
+	d.mu.Unlock()
+	if m == nil {
+		return fmt.Errorf("nothing of this daemon is mounted at %s: %w", dir, graveler.NotFound)
+	}
+	return m.m.Unmount()
+}
+
+// Mounts lists what is mounted.
+func (d *Daemon) Mounts() []MountInfo {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []MountInfo
+	for _, m := range d.mounts {
+		out = append(out, m.info)
+	}
+	return out
+}
+
+// Close takes the daemon down: mounts first, so that all that is open is closed, then the engine, which keeps what it can't
+// upload in time for the next start. Nothing that was acknowledged is lost.
+func (d *Daemon) Close() error {
+	var errs []error
+	d.mu.Lock()
+	d.closed = true
+	mounts := d.mounts
+	d.mounts = map[string]*mount{}
+	d.mu.Unlock()
+	for _, m := range mounts {
+		if err := m.m.Unmount(); err != nil {
+			d.log.Warn("unmount", "err", err)
+		}
+	}
+	if d.http != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		if err := d.http.Shutdown(ctx); err != nil {
+			d.http.Close()
+		}
+		cancel()
+	}
+	if d.eng != nil {
+		errs = append(errs, d.eng.Close())
+	}
+	if d.cache != nil {
+		errs = append(errs, d.cache.Close())
+	}
+	return errors.Join(errs...)
+}
