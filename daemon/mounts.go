@@ -18,8 +18,8 @@ type MountInfo struct {
 	ReadOnly bool   `json:"read_only"`
 }
 
-// Status tells how a daemon stands.
-type Status struct {
+// State tells how a daemon stands.
+type State struct {
 	Data    string              `json:"data"`
 	PID     int                 `json:"pid"`
 	Version string              `json:"version"`
@@ -39,7 +39,7 @@ func (d *Daemon) registerMounts(mux *http.ServeMux) {
 	remote.Handle(mux, "mounts/Unmount", func(ctx context.Context, r dirRequest) (nothing, error) {
 		return nothing{}, d.Unmount(r.Dir)
 	})
-	remote.Handle(mux, "mounts/Status", func(ctx context.Context, _ nothing) (Status, error) { return d.Status(), nil })
+	remote.Handle(mux, "mounts/State", func(ctx context.Context, _ nothing) (State, error) { return d.State(), nil })
 }
 
 // Client asks a daemon about its mounts.
@@ -56,7 +56,7 @@ func (c Client) Unmount(ctx context.Context, dir string) error {
 	return err
 }
 
-// Status tells how the daemon stands.
-func (c Client) Status(ctx context.Context) (Status, error) {
-	return remote.Call[Status](ctx, c.Client, "mounts/Status", nothing{})
+// State tells how the daemon stands.
+func (c Client) State(ctx context.Context) (State, error) {
+	return remote.Call[State](ctx, c.Client, "mounts/State", nothing{})
 }
