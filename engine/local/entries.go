@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 
 	"github.com/lakefsfs/lakefsfs/engine"
 	"github.com/lakefsfs/lakefsfs/engine/internal/replica"
 	"github.com/lakefsfs/lakefsfs/graveler"
+	"github.com/lakefsfs/lakefsfs/object"
 )
 
 // version is one resolved ref of a view, ready to be read.
@@ -318,6 +320,10 @@ func (e *Engine) Stage(ctx context.Context, repo graveler.RepositoryID, branch g
 			return fmt.Errorf("stage %q: an entry of %d bytes needs an address: %w", c.Path, c.Entry.Size, graveler.Invalid)
 		}
 	}
+	changes, err := e.nameEmpty(ctx, repo, changes)
+	if err != nil {
+		return err
+	}
 	mu := e.staging(repo, branch)
 	mu.RLock()
 	res, err := e.rep.Stage(ctx, repo, branch, changes)
@@ -326,6 +332,50 @@ func (e *Engine) Stage(ctx context.Context, repo graveler.RepositoryID, branch g
 		e.spill.Drop(res.Orphans...)
 	}
 	return err
+}
+
+// emptyAddress is one object of no bytes, which all entries without bytes name: directory markers, links and the like. lakeFS
+// wants every entry to name an object.
+const emptyAddress = object.DataPrefix + "lakefsfs-empty"
+
+// nameEmpty gives entries without bytes their object, in a copy of changes if there is any.
+func (e *Engine) nameEmpty(ctx context.Context, repo graveler.RepositoryID, changes []graveler.Change) ([]graveler.Change, error) {
+	copied := false
+	for i := range changes {
+		en := &changes[i].Entry
+		if changes[i].Remove || en.Pending != "" || en.Address != "" {
+			continue
+		}
+		if !copied {
+			changes, copied = slices.Clone(changes), true
+			if err := e.emptyObject(ctx, repo); err != nil {
+				return nil, err
+			}
+			en = &changes[i].Entry
+		}
+		en.Address, en.AddressType = emptyAddress, graveler.AddressRelative
+	}
+	return changes, nil
+}
+
+// emptyObject makes the object of no bytes, once.
+func (e *Engine) emptyObject(ctx context.Context, repo graveler.RepositoryID) error {
+	if _, ok := e.empties.Load(repo); ok {
+		return nil
+	}
+	sp, err := e.openSpace(ctx, repo)
+	if err != nil {
+		return err
+	}
+	if _, err := sp.objects.Stat(ctx, emptyAddress); errors.Is(err, graveler.NotFound) {
+		if _, err := sp.objects.Put(ctx, emptyAddress, strings.NewReader(""), object.PutOptions{}); err != nil {
+			return err
+		}
+	} else if err != nil {
+		return err
+	}
+	e.empties.Store(repo, true)
+	return nil
 }
 
 // Reset drops what is staged.

@@ -143,7 +143,7 @@ func (e *Engine) CollectGarbage(ctx context.Context, r engine.GCRequest) (engine
 	for _, o := range found {
 		id, isTable := strings.CutPrefix(o.Address, "_lakefs/")
 		switch {
-		case isTable && (len(id) != 64 || l.tables[id]), l.objects[o.Address]:
+		case isTable && (len(id) != 64 || l.tables[id]), l.objects[o.Address], o.Address == emptyAddress:
 			continue
 		case !o.Modified.Before(before):
 			rep.Kept++

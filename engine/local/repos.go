@@ -151,6 +151,7 @@ func (e *Engine) ListRepositories(ctx context.Context) ([]graveler.Repository, e
 
 // DeleteRepository forgets a repository.
 func (e *Engine) DeleteRepository(ctx context.Context, id graveler.RepositoryID) error {
+	e.empties.Delete(id)
 	res, err := e.rep.DeleteRepository(ctx, id)
 	e.spill.Drop(res.Orphans...)
 	return err

@@ -130,7 +130,7 @@ func (r *Replica) openStores() (err error) {
 
 func (r *Replica) openRaft() error {
 	logStore := &raftLog{db: r.logs, fs: r.fs}
-	hl := hclog.New(&hclog.LoggerOptions{Name: "raft", Output: slogWriter{r.cfg.Logger}, Level: hclog.Warn, DisableTime: true})
+	hl := hclog.New(&hclog.LoggerOptions{Name: "raft", Output: slogWriter{r.cfg.Logger}, Level: hclog.Error, DisableTime: true})
 	snaps, err := raft.NewFileSnapshotStoreWithLogger(r.cfg.Dir, 1, hl)
 	if err != nil {
 		return fmt.Errorf("open the raft snapshots: %w", err)
