@@ -107,14 +107,12 @@ func checkDir(dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	fi, err := os.Stat(abs)
-	if errors.Is(err, syscall.ENOTCONN) {
-		// What a killed daemon left.
+	if stale(abs) {
 		if err := detach(abs); err != nil {
 			return "", fmt.Errorf("%s is a mount whose daemon is gone, and can't be unmounted: %v: %w", abs, err, graveler.Unavailable)
 		}
-		fi, err = os.Stat(abs)
 	}
+	fi, err := os.Stat(abs)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return "", fmt.Errorf("mount point %s is not there; make it with mkdir -p: %w", abs, graveler.NotFound)
@@ -136,6 +134,16 @@ func checkDir(dir string) (string, error) {
 		return "", fmt.Errorf("mount point %s is not empty; its files would be hidden: %w", abs, graveler.NotEmpty)
 	}
 	return abs, nil
+}
+
+// stale reports whether a directory is the mount of a daemon that was killed. The kernel may still know its attributes, so only
+// an open tells.
+func stale(dir string) bool {
+	f, err := os.Open(dir)
+	if err == nil {
+		f.Close()
+	}
+	return errors.Is(err, syscall.ENOTCONN)
 }
 
 func isMountPoint(dir string) (bool, error) {
