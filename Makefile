@@ -1,10 +1,67 @@
-.PHONY: deps test build
-deps:
-	go mod download
-	GOBIN=$(CURDIR)/.tools/bin go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
-	GOBIN=$(CURDIR)/.tools/bin go install github.com/fsouza/fake-gcs-server@v1.56.1
+# make up: try it.  make test: run all tests.  The other targets are for its developers.
+SHELL := /bin/bash
+TOOLS := $(CURDIR)/.tools/bin
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -s -w -X github.com/lakefsfs/lakefsfs/daemon.Version=$(VERSION)
+DATA ?= $(HOME)/.local/share/lakefsfs
+MOUNT ?= $(HOME)/lakefsfs
+PREFIX ?= /usr/local
+# The packages whose tests run again under the race detector.
+RACE := ./cache ./spill ./vfs ./fs ./engine/... ./control ./daemon ./graveler/...
+
+.PHONY: build up down test lint bench deps deps-run install clean fuzz soak
+
 build:
-	go build -o bin/lakefsfs ./cmd/lakefsfs
-test:
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/lakefsfs ./cmd/lakefsfs
+
+# What running it needs: FUSE's helper for ordinary users.
+deps-run:
+	@scripts/apt fusermount3:fuse3
+
+# What the tests need.
+deps: deps-run
+	@scripts/apt getfattr:attr rsync:rsync sqlite3:sqlite3 git:git xz:xz-utils gcc:gcc tar:tar diff:diffutils
+	go mod download
+	@mkdir -p $(TOOLS)
+	@test -x $(TOOLS)/versitygw || GOBIN=$(TOOLS) go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
+	@test -x $(TOOLS)/fake-gcs-server || GOBIN=$(TOOLS) go install github.com/fsouza/fake-gcs-server@v1.56.1
+	@test -x $(TOOLS)/staticcheck || GOBIN=$(TOOLS) go install honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+up: deps-run build
+	@DATA='$(DATA)' MOUNT='$(MOUNT)' scripts/up
+
+down:
+	@DATA='$(DATA)' scripts/down
+
+lint:
+	@out=$$(gofmt -l .); test -z "$$out" || { echo "gofmt: $$out"; exit 1; }
 	go vet ./...
+	@test -x $(TOOLS)/staticcheck || { echo "staticcheck is not installed: run make deps"; exit 1; }
+	$(TOOLS)/staticcheck ./...
+
+test: lint
 	go test ./...
+	go test -race -short $(RACE)
+
+# Speed, as ratios to the plain disk, and the cost of commits. bench/README.md keeps the figures.
+bench: build
+	go run ./bench
+
+fuzz:
+	scripts/fuzz 60s
+
+# Everything of the fixtures, and long random runs.
+soak:
+	LAKEFSFS_TEST_ALL=1 go test -count=1 -timeout 60m ./e2e
+	go test -count=10 -timeout 60m ./fs ./engine/local ./engine/internal/replica ./spill ./graveler/...
+
+install: build
+	install -D bin/lakefsfs $(DESTDIR)$(PREFIX)/bin/lakefsfs
+	install -d $(DESTDIR)/sbin
+	ln -sf $(PREFIX)/bin/lakefsfs $(DESTDIR)/sbin/mount.lakefs
+	@if old=$$(command -v lakefs) && ! readlink -f "$$old" | grep -q lakefsfs; then \
+		echo "$$old is another program: mount -t fuse.lakefs and mount -t fuse lakefs will run that one"; \
+	else ln -sf $(PREFIX)/bin/lakefsfs $(DESTDIR)$(PREFIX)/bin/lakefs; fi
+
+clean:
+	rm -rf bin

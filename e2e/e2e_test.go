@@ -12,9 +12,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -158,7 +158,13 @@ func (w *world) same(a, b string) {
 }
 
 // tree is a real tree to work with: part of the toolchain's source.
-func tree() string { return filepath.Join(runtime.GOROOT(), "src", "net") }
+var tree = sync.OnceValue(func() string {
+	out, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		panic(err)
+	}
+	return filepath.Join(strings.TrimSpace(string(out)), "src", "net")
+})
 
 // The life of a data set: copied in, committed, branched, edited with ordinary programs, merged, read back at every ref, killed in
 // between.

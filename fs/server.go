@@ -38,7 +38,6 @@ type reqContext struct {
 	cancel   <-chan struct{}
 	deadline time.Time
 	done     atomic.Pointer[chan struct{}]
-	err      atomic.Pointer[error]
 }
 
 func (c *reqContext) Deadline() (time.Time, bool) { return c.deadline, true }

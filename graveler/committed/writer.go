@@ -31,14 +31,13 @@ func (u *userProps) Finish(m map[string]string) error    { maps.Copy(m, u.props)
 
 // tableWriter writes one table.
 type tableWriter struct {
-	out    memTable
-	w      *sstable.Writer
-	id     *idHash
-	props  map[string]string
-	first  string
-	last   string
-	count  int64
-	valbuf []byte
+	out   memTable
+	w     *sstable.Writer
+	id    *idHash
+	props map[string]string
+	first string
+	last  string
+	count int64
 }
 
 func newTableWriter(props map[string]string) *tableWriter {
