@@ -205,7 +205,7 @@ func Load(file string, flags map[string]any) (Config, error) {
 	}
 	err := v.UnmarshalExact(&c, viper.DecodeHook(mapstructure.StringToTimeDurationHookFunc()))
 	if err != nil {
-		return c, fmt.Errorf("configuration: %v: %w", err, graveler.Invalid)
+		return c, fmt.Errorf("configuration: %s: %w", strings.Join(strings.Fields(err.Error()), " "), graveler.Invalid)
 	}
 	if c.Data != "" {
 		if c.Data, err = filepath.Abs(c.Data); err != nil {
