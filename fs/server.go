@@ -3,7 +3,7 @@ package fs
 import (
 	"context"
 	"log/slog"
-	"sync/atomic"
+	"sync"
 	"syscall"
 	"time"
 
@@ -30,49 +30,78 @@ type server struct {
 
 // begin makes a request's context: it ends when the caller is interrupted, and at the deadline.
 func (s *server) begin(cancel <-chan struct{}) (context.Context, func()) {
-	return &reqContext{cancel: cancel, deadline: time.Now().Add(s.deadline)}, func() {}
+	now := time.Now()
+	c := &reqContext{cancel: cancel, patience: now.Add(patience), deadline: now.Add(s.deadline)}
+	return c, c.end
 }
 
-// reqContext is a request's context. Most requests never look at it, so it costs nothing until they do.
+// patience is how long a request goes on although its caller got a signal. On a local disk calls are not interrupted, and many
+// programs don't expect it; Go's runtime sends its threads signals all the time. What takes longer, a signal can end.
+const patience = time.Second
+
+// reqContext is a request's context. Most requests never wait on it, so it costs nothing until one does.
 type reqContext struct {
-	cancel   <-chan struct{}
-	deadline time.Time
-	done     atomic.Pointer[chan struct{}]
+	cancel             <-chan struct{}
+	patience, deadline time.Time
+	mu                 sync.Mutex
+	done, ended        chan struct{}
 }
 
 func (c *reqContext) Deadline() (time.Time, bool) { return c.deadline, true }
 func (c *reqContext) Value(any) any               { return nil }
 
 func (c *reqContext) Err() error {
-	select {
-	case <-c.cancel:
-		return context.Canceled
-	default:
-	}
-	if time.Now().After(c.deadline) {
+	now := time.Now()
+	if now.After(c.deadline) {
 		return context.DeadlineExceeded
+	}
+	if now.After(c.patience) {
+		select {
+		case <-c.cancel:
+			return context.Canceled
+		default:
+		}
 	}
 	return nil
 }
 
 func (c *reqContext) Done() <-chan struct{} {
-	if d := c.done.Load(); d != nil {
-		return *d
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done == nil {
+		c.done, c.ended = make(chan struct{}), make(chan struct{})
+		go c.watch(c.done, c.ended)
 	}
-	d := make(chan struct{})
-	if !c.done.CompareAndSwap(nil, &d) {
-		return *c.done.Load()
-	}
+	return c.done
+}
+
+// watch closes done when the context ends.
+func (c *reqContext) watch(done, ended chan struct{}) {
+	cancel := c.cancel
 	t := time.NewTimer(time.Until(c.deadline))
-	go func() {
-		defer t.Stop()
+	defer t.Stop()
+	for {
 		select {
-		case <-c.cancel:
+		case <-ended: // answered; nobody waits any more
+			return
+		case <-cancel:
+			cancel = nil
+			t.Reset(min(max(time.Until(c.patience), 0)+time.Millisecond, time.Until(c.deadline)))
 		case <-t.C:
+			close(done)
+			return
 		}
-		close(d)
-	}()
-	return d
+	}
+}
+
+// end frees what waits.
+func (c *reqContext) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended != nil {
+		close(c.ended)
+		c.ended = nil
+	}
 }
 
 func (s *server) status(op string, err error) fuse.Status {

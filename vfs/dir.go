@@ -58,8 +58,11 @@ func (f *FS) Readdir(ctx context.Context, h Handle, off uint64, yield func(*DirE
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for {
+	for given := 0; ; {
 		if err := f.fill(ctx, d, off); err != nil {
+			if given > 0 {
+				return nil // what was given counts; the error comes again at the next position
+			}
 			return err
 		}
 		i := off
@@ -79,6 +82,7 @@ func (f *FS) Readdir(ctx context.Context, h Handle, off uint64, yield func(*DirE
 			if !yield(e) {
 				return nil
 			}
+			given++
 		}
 		if d.end {
 			return nil
@@ -117,7 +121,7 @@ func (f *FS) fill(ctx context.Context, d *dir, off uint64) error {
 	if prefix != "" {
 		prefix += "/"
 	}
-	d.names = d.names[:0]
+	d.names, d.cur = d.names[:0], -1 // no page until it is whole
 	last := ""
 	files := map[string]int{}
 	// A directory that was moved is read on from the same name.
