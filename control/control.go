@@ -232,6 +232,9 @@ func Committer(uid uint32) string {
 // Write carries out what was written to a file.
 func (c *Control) Write(ctx context.Context, uid uint32, repo graveler.RepositoryID, id graveler.BranchID, name string, data []byte) error {
 	err := c.write(ctx, uid, repo, id, name, strings.TrimRight(string(data), "\r\n"))
+	if w, ok := c.eng.(interface{ CaughtUp(context.Context) }); ok {
+		w.CaughtUp(ctx) // the next look at the mount sees what the write did
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err != nil {

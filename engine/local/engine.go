@@ -231,8 +231,53 @@ type hub struct {
 }
 
 type watcher struct {
-	ch   chan engine.Event
-	lost bool
+	ch         chan engine.Event
+	lost       bool
+	sent, seen int           // events
+	moved      chan struct{} // closed when seen moves on
+}
+
+// CaughtUp waits until every watcher has dealt with the events of what returned so far, or for a second: then what a caller was
+// told is done, others see. Don't call it where a watcher may be waiting for the caller.
+func (e *Engine) CaughtUp(ctx context.Context) {
+	h := &e.events
+	timeout := time.NewTimer(time.Second)
+	defer timeout.Stop()
+	h.mu.Lock()
+	goal := map[*watcher]int{}
+	for w := range h.subs {
+		goal[w] = w.sent
+	}
+	for w, sent := range goal {
+		for w.seen < sent {
+			if _, ok := h.subs[w]; !ok {
+				break
+			}
+			if w.moved == nil {
+				w.moved = make(chan struct{})
+			}
+			moved := w.moved
+			h.mu.Unlock()
+			select {
+			case <-moved:
+			case <-ctx.Done():
+				return
+			case <-timeout.C:
+				return
+			}
+			h.mu.Lock()
+		}
+	}
+	h.mu.Unlock()
+}
+
+// dealt notes that a watcher has dealt with an event, or is gone. Hold mu.
+func (w *watcher) dealt() {
+	w.seen++
+	if w.moved != nil {
+		close(w.moved)
+		w.moved = nil
+	}
 }
 
 const watchBuffer = 4096
@@ -246,6 +291,7 @@ func (h *hub) send(ev engine.Event) {
 		select {
 		case w.ch <- ev:
 			w.lost = false
+			w.sent++
 		default:
 			w.lost = true
 		}
@@ -280,6 +326,7 @@ func (e *Engine) Watch(ctx context.Context) iter.Seq2[engine.Event, error] {
 		defer func() {
 			h.mu.Lock()
 			delete(h.subs, w)
+			w.dealt()
 			h.mu.Unlock()
 		}()
 		for {
@@ -294,6 +341,9 @@ func (e *Engine) Watch(ctx context.Context) iter.Seq2[engine.Event, error] {
 				if !yield(ev, nil) {
 					return
 				}
+				h.mu.Lock()
+				w.dealt()
+				h.mu.Unlock()
 			}
 		}
 	}

@@ -50,7 +50,7 @@ func Call[Resp any](ctx context.Context, c *Client, name string, req any) (Resp,
 
 // Handle serves a call of a service beside the engine.
 func Handle[Req, Resp any](mux *http.ServeMux, name string, fn func(ctx context.Context, r Req) (Resp, error)) {
-	unary(mux, name, fn)
+	unary(&server{ServeMux: mux, caughtUp: func(context.Context) {}}, name, fn)
 }
 
 func do(ctx context.Context, c *Client, name string, req any) error {

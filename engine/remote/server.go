@@ -88,8 +88,13 @@ type (
 
 func nothing(err error) (none, error) { return none{}, err }
 
-// Register serves an engine's methods.
-func Register(mux *http.ServeMux, e engine.Engine) {
+// Register serves an engine's methods. An engine with watchers that must know of a change before its caller hears of it has a
+// method CaughtUp.
+func Register(m *http.ServeMux, e engine.Engine) {
+	mux := &server{ServeMux: m, caughtUp: func(context.Context) {}}
+	if c, ok := e.(interface{ CaughtUp(context.Context) }); ok {
+		mux.caughtUp = c.CaughtUp
+	}
 	unary(mux, "CreateRepository", e.CreateRepository)
 	unary(mux, "AttachRepository", e.AttachRepository)
 	unary(mux, "Repository", func(ctx context.Context, r repoReq) (graveler.Repository, error) { return e.Repository(ctx, r.Repo) })
@@ -173,7 +178,7 @@ func Register(mux *http.ServeMux, e engine.Engine) {
 // maxRead bounds one read of an object.
 const maxRead = 8 << 20
 
-func registerObjects(mux *http.ServeMux, e engine.Engine) {
+func registerObjects(mux *server, e engine.Engine) {
 	unary(mux, "objects/ReadAt", func(ctx context.Context, r objectReq) (readResp, error) {
 		st, err := e.Objects(ctx, r.Repo)
 		if err != nil {

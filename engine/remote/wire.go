@@ -61,14 +61,21 @@ func (f *failure) error() error {
 	return e
 }
 
+// server is where calls are served.
+type server struct {
+	*http.ServeMux
+	caughtUp func(context.Context) // waits until the mounts know what a call did
+}
+
 // unary serves a call with one answer.
-func unary[Req, Resp any](mux *http.ServeMux, name string, fn func(ctx context.Context, r Req) (Resp, error)) {
+func unary[Req, Resp any](mux *server, name string, fn func(ctx context.Context, r Req) (Resp, error)) {
 	serve(mux, name, func(ctx context.Context, r Req, out *gob.Encoder, _ func()) {
 		resp, err := fn(ctx, r)
 		if err != nil {
 			out.Encode(head{Err: failureOf(err)})
 			return
 		}
+		mux.caughtUp(ctx)
 		if out.Encode(head{More: true}) == nil {
 			out.Encode(&resp)
 		}
@@ -76,7 +83,7 @@ func unary[Req, Resp any](mux *http.ServeMux, name string, fn func(ctx context.C
 }
 
 // stream serves a call with many answers.
-func stream[Req, Item any](mux *http.ServeMux, name string, fn func(ctx context.Context, r Req) iter.Seq2[Item, error]) {
+func stream[Req, Item any](mux *server, name string, fn func(ctx context.Context, r Req) iter.Seq2[Item, error]) {
 	serve(mux, name, func(ctx context.Context, r Req, out *gob.Encoder, flush func()) {
 		n := 0
 		for item, err := range fn(ctx, r) {
@@ -95,7 +102,7 @@ func stream[Req, Item any](mux *http.ServeMux, name string, fn func(ctx context.
 	})
 }
 
-func serve[Req any](mux *http.ServeMux, name string, answer func(ctx context.Context, r Req, out *gob.Encoder, flush func())) {
+func serve[Req any](mux *server, name string, answer func(ctx context.Context, r Req, out *gob.Encoder, flush func())) {
 	mux.HandleFunc("POST /"+version+"/"+name, func(w http.ResponseWriter, hr *http.Request) {
 		var r Req
 		out := gob.NewEncoder(w)
