@@ -21,6 +21,7 @@ import (
 
 	"github.com/lakefsfs/lakefsfs/graveler"
 	"github.com/lakefsfs/lakefsfs/internal/fixtures"
+	"github.com/lakefsfs/lakefsfs/object/objecttest"
 )
 
 var bin string
@@ -452,4 +453,65 @@ func TestMounts(t *testing.T) {
 	w.ok("rm", "-r", "repo/@main/up")
 	w.ok("import", "file://"+tree()+"/mail", "repo/@main/imported")
 	w.same(tree()+"/mail", w.at("repo/@main/imported"))
+}
+
+// The same on a real S3 server: what is committed is there and nowhere else.
+func TestS3(t *testing.T) {
+	url := objecttest.S3(t)
+	w := newWorld(t)
+	w.ok("repo", "create", "repo", "--storage-namespace", url)
+	src := tree() + "/http/internal"
+	main := w.at("repo/@main")
+	w.sh("/", fmt.Sprintf("cp -a %q %q/src", src, main))
+	w.sh(main, "echo one > .lakefs/commit")
+	w.killed()
+	w.same(src, main+"/src")
+	w.sh(main, "sed -i 's/package/package /' src/ascii/print.go && dd if=/dev/urandom of=big bs=1M count=12 status=none && cp big /tmp/$$.big && lakefsfs commit -q -m two && cmp big /tmp/$$.big; rm /tmp/$$.big")
+	w.stop(os.Interrupt)
+	os.RemoveAll(w.data + "/cache")
+	w.start()
+	w.same(src, w.at("repo/@main~1/src"))
+	w.ok("fsck", "repo", "--data")
+	w.ok("repo", "dump", "repo")
+	w.ok("repo", "delete", "repo")
+	w.ok("repo", "attach", "again", "--storage-namespace", url)
+	w.same(src, w.at("again/@main~1/src"))
+}
+
+// A full disk: the errno says so, what was there before stays, and the daemon goes on when there is room.
+func TestFullDisk(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounting a small disk needs root")
+	}
+	disk, err := os.MkdirTemp("", "lfs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("lakefsfs-test", disk, "tmpfs", 0, "size=160m"); err != nil {
+		t.Skipf("no tmpfs here: %v", err)
+	}
+	t.Cleanup(func() { unix.Unmount(disk, unix.MNT_DETACH); os.Remove(disk) })
+	w := &world{t: t, data: disk + "/data", mnt: disk + "/mnt", log: disk + "/log"}
+	t.Cleanup(func() { w.stop(os.Interrupt) })
+	w.start()
+	w.ok("repo", "create", "repo")
+	main := w.at("repo/@main")
+	w.sh(main, "echo kept > before && lakefsfs commit -q -m one && echo staged > after")
+	out := w.sh(main, "dd if=/dev/zero of=big bs=1M count=400 2>&1 || true")
+	if !strings.Contains(out, "No space left on device") {
+		t.Errorf("dd says %q", out)
+	}
+	if got := w.sh(main, "cat before after"); got != "kept\nstaged\n" {
+		t.Errorf("on a full disk: %q", got)
+	}
+	w.killed()
+	if got := w.sh(main, "cat before after"); got != "kept\nstaged\n" {
+		t.Errorf("after a kill on a full disk: %q", got)
+	}
+	w.sh(main, "rm big")
+	w.sh(main, "for i in $(seq 100); do echo more > more 2>/dev/null && exit 0; sleep 0.1; done; exit 1")
+	w.ok("commit", "repo/@main", "-m", "two")
+	if got := w.sh(main, "cat before after more"); got != "kept\nstaged\nmore\n" {
+		t.Errorf("with room again: %q", got)
+	}
 }

@@ -33,7 +33,7 @@ var allowed = map[string][]string{
 	"daemon":                            {"graveler", "graveler/committed", "object", "cache", "spill", "engine/local", "engine/remote", "control", "vfs", "fs"},
 	"cmd/lakefsfs":                      {"graveler", "graveler/committed", "object", "engine", "engine/remote", "control", "daemon"},
 	"bench":                             {"graveler", "graveler/committed", "object", "object/objecttest", "cache", "spill", "engine", "engine/local"},
-	"e2e":                               {},
+	"e2e":                               {"graveler", "internal/fixtures", "object/objecttest"},
 	"internal/fixtures":                 {"graveler"},
 	"internal/floors":                   {},
 }
