@@ -97,7 +97,7 @@ func TestContract(t *testing.T) {
 
 func TestSecondReadIsFree(t *testing.T) {
 	base := remote(t, t.TempDir())
-	c := newCache(t, Options{})
+	c := newCache(t, Options{ReadAhead: -1})
 	st := over(t, base, c)
 	small, large := objecttest.Bytes(1, 3<<20+5), objecttest.Bytes(2, 10<<20+5)
 	so, lo := objecttest.Put(t, base, "data/small", small), objecttest.Put(t, base, "data/large", large)

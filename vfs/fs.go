@@ -245,6 +245,9 @@ func (f *FS) child(parent *node, name string, k kind, v *version) *node {
 		if n.isDir() {
 			n.children = map[string]*node{}
 		}
+		if k == kindRepo {
+			n.repo = graveler.RepositoryID(name)
+		}
 		n.ino = inode(n)
 		f.nodes[n.id] = n
 		parent.children[name] = n

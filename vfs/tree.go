@@ -36,9 +36,7 @@ func (f *FS) lookupTop(ctx context.Context, n *node, name string) (*node, error)
 	if _, err := f.eng.Repository(ctx, graveler.RepositoryID(name)); err != nil {
 		return nil, err
 	}
-	c := f.child(n, name, kindRepo, nil)
-	c.repo = graveler.RepositoryID(name)
-	return c, nil
+	return f.child(n, name, kindRepo, nil), nil
 }
 
 // lookupRef finds a ref of a repository.
