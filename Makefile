@@ -39,7 +39,8 @@ lint:
 	@test -x $(TOOLS)/staticcheck || { echo "staticcheck is not installed: run make deps"; exit 1; }
 	$(TOOLS)/staticcheck ./...
 
-test: lint
+# Installs what it needs first; that is quick where everything is there.
+test: deps lint
 	go test ./...
 	go test -race -short $(RACE)
 

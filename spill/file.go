@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,6 +29,8 @@ type content struct {
 	// mu is held for reading by reads and plain writes, for writing by what changes the size or the base.
 	mu   sync.RWMutex
 	base *base
+
+	named atomic.Bool // the file's name is durable
 }
 
 func (c *content) close() {
@@ -197,6 +200,12 @@ func (f *File) Sync() error {
 	defer c.mu.RUnlock()
 	if err := c.f.Sync(); err != nil {
 		return wrap("sync", c.id, err)
+	}
+	if !c.named.Load() {
+		if err := c.s.syncDir(); err != nil {
+			return wrap("sync", c.id, err)
+		}
+		c.named.Store(true)
 	}
 	if c.base != nil {
 		return wrap("sync", c.id, c.base.sync())

@@ -110,6 +110,16 @@ func validID(id graveler.ContentID) bool {
 	return id != "" && !strings.ContainsAny(string(id), "./\x00")
 }
 
+// syncDir makes the names in the directory durable.
+func (s *Store) syncDir() error {
+	d, err := os.Open(s.dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
 // room fails while the disk is nearly full.
 func (s *Store) room() error {
 	now := time.Now().UnixMilli()
