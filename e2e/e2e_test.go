@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -513,5 +514,69 @@ func TestFullDisk(t *testing.T) {
 	w.ok("commit", "repo/@main", "-m", "two")
 	if got := w.sh(main, "cat before after more"); got != "kept\nstaged\nmore\n" {
 		t.Errorf("with room again: %q", got)
+	}
+}
+
+// Damaged storage: an error that names the cause, never wrong bytes, and the rest stays readable.
+func TestDamage(t *testing.T) {
+	w := newWorld(t)
+	w.ok("repo", "create", "repo")
+	main := w.at("repo/@main")
+	w.sh(main, "echo wrong > wrong; echo short > short; echo gone > gone; echo fine > fine; lakefsfs commit -q -m one")
+	file := func(name string) string {
+		var e struct {
+			Address string `json:"physical_address"`
+		}
+		if err := json.Unmarshal([]byte(w.ok("--json", "stat", "repo/@main/"+name)), &e); err != nil || e.Address == "" {
+			t.Fatalf("%s: %v", name, err)
+		}
+		return w.data + "/objects/repo/" + e.Address
+	}
+	wrong, short, gone := file("wrong"), file("short"), file("gone")
+	w.stop(os.Interrupt)
+	for name, b := range map[string]string{wrong: "wr0ng\n", short: "sho"} {
+		if err := os.WriteFile(name, []byte(b), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Remove(gone); err != nil {
+		t.Fatal(err)
+	}
+	w.start()
+	for _, name := range []string{"wrong", "short", "gone"} {
+		if b, err := os.ReadFile(main + "/" + name); !errors.Is(err, unix.EIO) {
+			t.Errorf("%s reads %q %v", name, b, err)
+		}
+		if o, e, code := w.run("cat", "repo/@main/"+name); code != 1 || strings.Count(e, "\n") != 1 {
+			t.Errorf("cat %s: %q %q exit %d", name, o, e, code)
+		}
+	}
+	if got := w.sh(main, "cat fine"); got != "fine\n" {
+		t.Errorf("%q", got)
+	}
+	if o, _, code := w.run("fsck", "repo", "--data"); code != 1 || strings.Count(o, "repo/@") != 3 {
+		t.Errorf("fsck: exit %d\n%s", code, o)
+	}
+	// A damaged table.
+	tables, err := filepath.Glob(w.data + "/objects/repo/_lakefs/*")
+	if err != nil || len(tables) == 0 {
+		t.Fatal(tables, err)
+	}
+	w.stop(os.Interrupt)
+	for _, name := range tables {
+		if err := os.Truncate(name, 100); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.start()
+	if _, err := os.ReadDir(main); !errors.Is(err, unix.EIO) {
+		t.Errorf("a listing from a damaged table: %v", err)
+	}
+	if _, e, code := w.run("ls", "repo/@main"); code != 1 || !strings.Contains(e, "corrupt") {
+		t.Errorf("ls: exit %d %q", code, e)
+	}
+	log, _ := os.ReadFile(w.log)
+	if !bytes.Contains(log, []byte("corrupt")) {
+		t.Error("the log doesn't name the cause")
 	}
 }

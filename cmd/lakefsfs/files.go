@@ -141,6 +141,9 @@ func copyOut(ctx context.Context, c engine.Engine, p graveler.Place, e graveler.
 		if err == io.EOF || err == nil && e.Pending == "" && off >= e.Size {
 			return nil
 		}
+		if errors.Is(err, graveler.NotFound) {
+			return fmt.Errorf("%s: object %s is missing from the object store: %w", p, e.Address, graveler.Corrupt)
+		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", p, err)
 		}

@@ -384,6 +384,7 @@ func (c *checker) table(ctx context.Context, place, id string) (bool, error) {
 // data reads an object and compares it with its entry.
 func (c *checker) data(ctx context.Context, place string, en *graveler.Entry) error {
 	o := object.Of(en)
+	o.Fresh = true
 	if c.seen["object "+o.Address] {
 		return nil
 	}

@@ -115,7 +115,7 @@ func (s *Store) dump(ctx context.Context, entity string, msg proto.Message, recs
 // ReadManifest reads the manifest that a refs dump left in the namespace.
 func (s *Store) ReadManifest(ctx context.Context) (graveler.RefsManifest, error) {
 	buf := make([]byte, 4096)
-	b, err := readAll(ctx, s.objects, ManifestAddress, &buf)
+	b, err := readAll(ctx, s.objects, object.Object{Address: ManifestAddress, Fresh: true}, &buf)
 	if err != nil {
 		return graveler.RefsManifest{}, fmt.Errorf("read the refs manifest: %w", err)
 	}

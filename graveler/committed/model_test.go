@@ -301,7 +301,7 @@ func TestDamagedTables(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := readAll(t.Context(), s.objects, tablePrefix+string(rs[0].ID), new([]byte(make([]byte, 4096))))
+	b, err := readAll(t.Context(), s.objects, object.Object{Address: tablePrefix + string(rs[0].ID)}, new([]byte(make([]byte, 4096))))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -324,7 +324,7 @@ func TestDamagedTables(t *testing.T) {
 func FuzzParseTable(f *testing.F) {
 	s := memStore(f, Options{})
 	id := s.build(f, tree{"a": "1", "b": "2"})
-	b, _ := readAll(f.Context(), s.objects, tablePrefix+string(id), new([]byte(make([]byte, 4096))))
+	b, _ := readAll(f.Context(), s.objects, object.Object{Address: tablePrefix + string(id)}, new([]byte(make([]byte, 4096))))
 	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) { _, _ = parseTable(string(id), b) })
 }

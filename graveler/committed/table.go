@@ -148,10 +148,10 @@ func (s *Store) load(ctx context.Context, id string) (*table, error) {
 		return nil, fmt.Errorf("%q is no table id: %w", id, graveler.Invalid)
 	}
 	if s.opt.Tables == nil {
-		return s.fetch(ctx, id)
+		return s.fetch(ctx, id, false)
 	}
 	v, err := s.opt.Tables.Get(ctx, id, func(ctx context.Context) (any, int64, error) {
-		t, err := s.fetch(ctx, id)
+		t, err := s.fetch(ctx, id, false)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -163,10 +163,11 @@ func (s *Store) load(ctx context.Context, id string) (*table, error) {
 	return v.(*table), nil
 }
 
-func (s *Store) fetch(ctx context.Context, id string) (*table, error) {
+// fetch reads a table; fresh, past any cache of its bytes.
+func (s *Store) fetch(ctx context.Context, id string, fresh bool) (*table, error) {
 	buf := readBuffers.Get().(*[]byte)
 	defer readBuffers.Put(buf)
-	b, err := readAll(ctx, s.objects, tablePrefix+id, buf)
+	b, err := readAll(ctx, s.objects, object.Object{Address: tablePrefix + id, Fresh: fresh}, buf)
 	if errors.Is(err, graveler.NotFound) {
 		// Not NotFound: that would read as a path that isn't there.
 		return nil, fmt.Errorf("table %.12s is missing from the object store (%v): %w", id, err, graveler.Corrupt)
@@ -183,9 +184,9 @@ const firstRead = 4 << 20
 // readBuffers holds tables between the request and the parse, which copies.
 var readBuffers = sync.Pool{New: func() any { b := make([]byte, firstRead); return &b }}
 
-// readAll reads an object whole into buf, which it makes larger if need be.
-func readAll(ctx context.Context, st object.Store, address string, buf *[]byte) ([]byte, error) {
-	o := object.Object{Address: address, Type: graveler.AddressRelative, Size: -1}
+// readAll reads an object of the namespace whole into buf, which it makes larger if need be.
+func readAll(ctx context.Context, st object.Store, o object.Object, buf *[]byte) ([]byte, error) {
+	o.Type, o.Size = graveler.AddressRelative, -1
 	for n := 0; ; {
 		m, err := st.ReadAt(ctx, o, (*buf)[n:], int64(n))
 		n += m
@@ -196,7 +197,7 @@ func readAll(ctx context.Context, st object.Store, address string, buf *[]byte) 
 			return nil, err
 		}
 		if n >= maxTable {
-			return nil, fmt.Errorf("%s is larger than any table: %w", address, graveler.Corrupt)
+			return nil, fmt.Errorf("%s is larger than any table: %w", o.Address, graveler.Corrupt)
 		}
 		*buf = append(*buf, make([]byte, 3*len(*buf))...)
 	}
@@ -204,6 +205,6 @@ func readAll(ctx context.Context, st object.Store, address string, buf *[]byte) 
 
 // VerifyTable reads a table from the object store, not from a cache, and checks it against its id.
 func (s *Store) VerifyTable(ctx context.Context, id string) error {
-	_, err := s.fetch(ctx, id)
+	_, err := s.fetch(ctx, id, true)
 	return err
 }
