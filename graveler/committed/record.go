@@ -52,6 +52,7 @@ func EncodeEntry(e *graveler.Entry) ([]byte, error) {
 	pb := &gravelerpb.Entry{
 		Address: e.Address, Size: e.Size, ETag: e.ETag, Metadata: e.Metadata, ContentType: e.ContentType,
 		AddressType: gravelerpb.Entry_AddressType(e.AddressType), Pending: string(e.Pending),
+		Inode: e.Inode, Changed: nanos(e.Changed), Accessed: nanos(e.Accessed),
 	}
 	if !e.Modified.IsZero() {
 		pb.LastModified = timestamppb.New(e.Modified)
@@ -63,6 +64,21 @@ func EncodeEntry(e *graveler.Entry) ([]byte, error) {
 	return b, nil
 }
 
+// nanos is a time as the fields of our own hold it, timeOf the inverse; the zero time is 0.
+func nanos(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func timeOf(ns int64) time.Time {
+	if ns == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, ns).UTC()
+}
+
 // DecodeEntry decodes what EncodeEntry or lakeFS encoded.
 func DecodeEntry(b []byte) (graveler.Entry, error) {
 	var pb gravelerpb.Entry
@@ -72,6 +88,7 @@ func DecodeEntry(b []byte) (graveler.Entry, error) {
 	e := graveler.Entry{
 		Address: pb.Address, AddressType: graveler.AddressType(pb.AddressType), Size: pb.Size, ETag: pb.ETag,
 		Metadata: pb.Metadata, ContentType: pb.ContentType, Pending: graveler.ContentID(pb.Pending),
+		Inode: pb.Inode, Changed: timeOf(pb.Changed), Accessed: timeOf(pb.Accessed),
 	}
 	if e.Size < 0 {
 		return graveler.Entry{}, fmt.Errorf("decode entry: negative size: %w", graveler.Corrupt)

@@ -250,6 +250,7 @@ func (r *Replica) propose(ctx context.Context, cmd *pb.Command) (Result, error) 
 	if err := r.room(); err != nil {
 		return Result{}, err
 	}
+	cmd.Origin = engine.OriginOf(ctx)
 	data, err := proto.Marshal(cmd)
 	if err != nil {
 		return Result{}, fmt.Errorf("encode command: text that is not UTF-8: %w", graveler.Invalid)
