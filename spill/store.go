@@ -338,7 +338,7 @@ func wrap(op string, id graveler.ContentID, err error) error {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		k = graveler.NoSpace
 	case errors.Is(err, syscall.EFBIG):
-		k = graveler.TooLarge
+		return fmt.Errorf("%s spill file %s: %w: %w", op, id, err, graveler.TooLarge)
 	case errors.Is(err, iofs.ErrNotExist):
 		k = graveler.NotFound
 	case errors.Is(err, syscall.EINVAL), errors.Is(err, syscall.EOPNOTSUPP):
