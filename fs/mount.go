@@ -28,6 +28,8 @@ type Options struct {
 	Data       string        // a directory on the disk whose room statfs tells; "" is Dir's
 	Deadline   time.Duration // of one request; 0 is 2 minutes
 	Source     string        // what mount(8) shows as the device
+	// NoPassthrough makes the kernel ask for all reads and writes, even where it could go to a local file itself.
+	NoPassthrough bool
 	Logger     *slog.Logger
 }
 
@@ -79,7 +81,9 @@ func New(tree *vfs.FS, opt Options) (*Mount, error) {
 	}
 	s.srv = srv
 	tree.SetInvalidator(s)
-	tree.SetPasser(&passer{srv: srv})
+	if !opt.NoPassthrough {
+		tree.SetPasser(&passer{srv: srv})
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	tree.Watch(ctx)
 	m := &Mount{dir: dir, srv: srv, stop: cancel, done: make(chan struct{})}

@@ -19,6 +19,7 @@ const (
 	MetaSymlinkB64  = "::lakefsfs::symlink-target"  // the same in base64, where it is not UTF-8
 	MetaXattrB64    = "::lakefsfs::xattr:"          // + name: an extended attribute's value in base64, where it is not UTF-8 or the name is not in "user."
 	MetaLinks       = "::lakefsfs::links"           // of a file with several names: all of them, see Entry.Links
+	MetaInode       = "::lakefsfs::inode"           // of a file that took the place of one alike: its number, see Entry.Another
 	MetaDevice      = "::lakefsfs::device"          // of a device node: its number, decimal, as st_rdev has it
 	MetaMergeKey    = ".lakefs.merge.strategy"      // of a merge commit: default, dest-wins or source-wins
 )
