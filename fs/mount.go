@@ -30,7 +30,7 @@ type Options struct {
 	Source     string        // what mount(8) shows as the device
 	// NoPassthrough makes the kernel ask for all reads and writes, even where it could go to a local file itself.
 	NoPassthrough bool
-	Logger     *slog.Logger
+	Logger        *slog.Logger
 }
 
 // Mount is a mounted tree.

@@ -49,10 +49,10 @@ func (f *FS) Setattr(ctx context.Context, c Caller, id NodeID, set SetAttr) (Att
 		if err := f.resize(ctx, n, *set.Size); err != nil {
 			return Attr{}, err
 		}
-		if set.Strip {
-			if err := f.dropPrivilegesLocked(ctx, n); err != nil {
-				return Attr{}, err
-			}
+	}
+	if set.Strip && n.kind == kindFile && set.UID == nil && set.GID == nil {
+		if err := f.dropPrivilegesLocked(ctx, n); err != nil {
+			return Attr{}, err
 		}
 	}
 	if set.Mode != nil || set.UID != nil || set.GID != nil || set.Atime != nil || set.Mtime != nil {

@@ -29,6 +29,11 @@ func (f *FS) opened(fl *file, c Caller) Opened {
 	n := fl.n
 	// A close that nobody waits for saves a request; locks of processes go at any close.
 	o := Opened{NoFlush: !f.cfg.SyncOnClose && !n.locked}
+	e := &n.entry
+	if !fl.write && e.Pending == "" && e.Size >= copierFrom {
+		fl.pid = c.PID
+		f.copiers.add(c.PID, 1)
+	}
 	if f.pass(n, fl) {
 		fl.pass = true
 		n.passes++
@@ -37,13 +42,8 @@ func (f *FS) opened(fl *file, c Caller) Opened {
 		return o
 	}
 	n.caches++
-	e := &n.entry
 	o.Keep = e.Pending == "" && (n.kept == "" || n.kept == e.Address) && !f.shared(n.v)
 	n.kept = e.Address
-	if !fl.write && e.Pending == "" && e.Size >= copierFrom {
-		fl.pid = c.PID
-		f.copiers.add(c.PID, 1)
-	}
 	return o
 }
 
