@@ -40,6 +40,8 @@ type Config struct {
 	// MinFree is the room that must be left on the disk for a proposal to be taken; 0 is 32 MiB. The stores then never meet
 	// a full disk, which they would not survive.
 	MinFree uint64
+	// OnFull is called when there is too little room for a command that makes room: it frees a reserve, if there is one.
+	OnFull func()
 }
 
 // Replica is the replicated state.
@@ -74,6 +76,9 @@ func Open(cfg Config) (_ *Replica, err error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.OnFull == nil {
+		cfg.OnFull = func() {}
+	}
 	if cfg.OnEvent == nil {
 		cfg.OnEvent = func(engine.Event) {}
 	}
@@ -90,7 +95,7 @@ func Open(cfg Config) (_ *Replica, err error) {
 			r.release()
 		}
 	}()
-	if err := r.room(); err != nil {
+	if err := r.room(true); err != nil {
 		return nil, err
 	}
 	if err := r.openStores(); err != nil {
@@ -217,21 +222,49 @@ func (r *Replica) syncLoop() {
 	}
 }
 
-// room refuses work while the disk is nearly full.
-func (r *Replica) room() error {
+// room refuses work while the disk is nearly full. What makes room itself has most of the reserve, and what OnFull frees.
+func (r *Replica) room(makes bool) error {
 	now := time.Now().UnixMilli()
 	if now-r.checked.Load() < 50 {
 		return nil
 	}
-	var st unix.Statfs_t
-	if err := unix.Statfs(r.cfg.Dir, &st); err != nil {
-		return fmt.Errorf("look for room in %s: %w", r.cfg.Dir, err)
+	need := r.cfg.MinFree
+	if makes {
+		need /= 8
 	}
-	if free := st.Bavail * uint64(st.Bsize); free < r.cfg.MinFree {
-		return fmt.Errorf("the disk of %s has %d MiB left, and %d are kept in reserve; make room: %w", r.cfg.Dir, free>>20, r.cfg.MinFree>>20, graveler.NoSpace)
+	for try := 0; ; try++ {
+		var st unix.Statfs_t
+		if err := unix.Statfs(r.cfg.Dir, &st); err != nil {
+			return fmt.Errorf("look for room in %s: %w", r.cfg.Dir, err)
+		}
+		free := st.Bavail * uint64(st.Bsize)
+		if free >= r.cfg.MinFree {
+			r.checked.Store(now)
+		}
+		if free >= need {
+			return nil
+		}
+		if !makes || try > 0 {
+			return fmt.Errorf("the disk of %s has %d MiB left, and %d are kept in reserve; make room: %w", r.cfg.Dir, free>>20, r.cfg.MinFree>>20, graveler.NoSpace)
+		}
+		r.cfg.OnFull()
 	}
-	r.checked.Store(now)
-	return nil
+}
+
+// makesRoom reports whether a command can free spilled bytes.
+func makesRoom(cmd *pb.Command) bool {
+	switch op := cmd.Op.(type) {
+	case *pb.Command_Stage:
+		for _, c := range op.Stage.Changes {
+			if c.Remove {
+				return true
+			}
+		}
+		return false
+	case *pb.Command_ResetStaging, *pb.Command_DeleteBranch, *pb.Command_DeleteRepository, *pb.Command_DropToken, *pb.Command_SetHead, *pb.Command_ForgetSettled, *pb.Command_Settle:
+		return true
+	}
+	return false
 }
 
 // propose runs one command through the log and returns what it did. Once it returns, the command survives kill -9.
@@ -247,7 +280,7 @@ func (r *Replica) propose(ctx context.Context, cmd *pb.Command) (Result, error) 
 	if p := r.failed.Load(); p != nil {
 		return Result{}, *p
 	}
-	if err := r.room(); err != nil {
+	if err := r.room(makesRoom(cmd)); err != nil {
 		return Result{}, err
 	}
 	cmd.Origin = engine.OriginOf(ctx)
