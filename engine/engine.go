@@ -269,7 +269,7 @@ type Event struct {
 	Paths []string
 	// Unchanged tells, of HeadMoved, that the branch shows what it showed before, as after a commit of its staging.
 	Unchanged bool
-	Lost      bool // events were dropped before this one: anything may have changed
+	Lost      bool   // events were dropped before this one: anything may have changed
 	Origin    uint64 // who made the change, see WithOrigin; 0 if nobody said
 }
 
