@@ -44,8 +44,10 @@ func (h *holder) got(t *testing.T) string {
 
 func (h *holder) next() { io.WriteString(h.in, "\n") }
 
+// end ends the process, whatever it waits for.
 func (h *holder) end() {
 	h.in.Close()
+	h.cmd.Process.Kill()
 	h.cmd.Wait()
 }
 
