@@ -68,7 +68,7 @@ func New(tree *vfs.FS, opt Options) (*Mount, error) {
 		Options:     []string{"default_permissions"},
 		DirectMount: os.Geteuid() == 0, EnableSymlinkCaching: true, EnableLocks: true,
 		// With them an open that truncates is one request, and a write isn't preceded by a look for file capabilities.
-		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_HANDLE_KILLPRIV_V2,
+		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_DIRECT_IO_ALLOW_MMAP,
 		MaxStackDepth:     1,
 		Logger:            slog.NewLogLogger(opt.Logger.Handler(), slog.LevelWarn),
 	}

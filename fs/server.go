@@ -302,7 +302,6 @@ func fillOpen(out *fuse.OpenOut, o vfs.Opened) {
 	switch {
 	case o.Direct:
 		out.OpenFlags = fuse.FOPEN_DIRECT_IO
-		return // its close matters
 	case o.Pass:
 		out.OpenFlags = fuse.FOPEN_PASSTHROUGH
 		out.BackingID = o.Backing

@@ -89,29 +89,41 @@ func (f *File) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
 	return n, wrap("write", c.id, err)
 }
 
-// Append writes at the end, in one step against other appends, and returns where.
-func (f *File) Append(ctx context.Context, p []byte) (off int64, err error) {
+// Append writes at the end, in one step against all other appends to the file, the kernel's own among them.
+func (f *File) Append(ctx context.Context, p []byte) (int, error) {
 	c := f.c
 	if err := c.s.room(); err != nil {
 		return 0, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.base == nil {
+		for done := 0; ; {
+			n, err := unix.Pwritev2(int(c.f.Fd()), [][]byte{p[done:]}, 0, unix.RWF_APPEND)
+			if n > 0 {
+				done += n
+			}
+			if err == unix.EINTR && done < len(p) {
+				continue
+			}
+			if err != nil || done == len(p) || n <= 0 {
+				return done, wrap("write", c.id, err)
+			}
+		}
+	}
 	fi, err := c.f.Stat()
 	if err != nil {
 		return 0, wrap("write", c.id, err)
 	}
-	off = fi.Size()
-	if c.base != nil {
-		if err := c.base.copyUp(ctx, c.f, off, int64(len(p))); err != nil {
-			return 0, wrap("write", c.id, err)
-		}
+	off := fi.Size()
+	if err := c.base.copyUp(ctx, c.f, off, int64(len(p))); err != nil {
+		return 0, wrap("write", c.id, err)
 	}
-	_, err = c.f.WriteAt(p, off)
-	if err == nil && c.base != nil {
+	n, err := c.f.WriteAt(p, off)
+	if err == nil {
 		err = c.base.markWritten(off, int64(len(p)))
 	}
-	return off, wrap("write", c.id, err)
+	return n, wrap("write", c.id, err)
 }
 
 // Truncate sets the size; new bytes are zero.

@@ -367,8 +367,7 @@ func (f *FS) Write(ctx context.Context, h Handle, c Caller, strip bool, p []byte
 		}
 	}
 	if fl.append {
-		_, err := content.Append(ctx, p)
-		return len(p), err
+		return content.Append(ctx, p)
 	}
 	return content.WriteAt(ctx, p, off)
 }

@@ -42,6 +42,8 @@ func (f *FS) opened(fl *file, c Caller) Opened {
 		return o
 	}
 	n.caches++
+	// An append through the page cache comes in parts where it crosses a page, and another mount's could get between them.
+	o.Direct = fl.append && fl.write && f.shared(n.v)
 	o.Keep = e.Pending == "" && (n.kept == "" || n.kept == e.Address) && !f.shared(n.v)
 	n.kept = e.Address
 	return o
