@@ -46,6 +46,9 @@ const (
 	// settledKept is how long a Stage may still name a settled content as pending.
 	settledKept = 10 * time.Minute
 	maxBackoff  = 30 * time.Second
+	// settlePatience is how long a commit waits for files that are open for writing, before it takes them as they are: the
+	// kernel tells of a close after close(2) has returned.
+	settlePatience = 100 * time.Millisecond
 )
 
 func newSettler(e *Engine) *settler {
@@ -293,6 +296,7 @@ func tokenRepos(v *replica.View) (map[graveler.StagingToken]graveler.RepositoryI
 func (e *Engine) settleLayers(ctx context.Context, sp *space, layers []graveler.StagingToken) (map[graveler.ContentID]replica.Settled, []replica.Keep, error) {
 	snaps := map[graveler.ContentID]replica.Settled{}
 	var keep []replica.Keep
+	patience := time.Now().Add(settlePatience)
 	for try := 0; ; try++ {
 		pending, err := e.pendingOf(layers)
 		if err != nil {
@@ -323,6 +327,7 @@ func (e *Engine) settleLayers(ctx context.Context, sp *space, layers []graveler.
 		if pending, err = e.pendingOf(layers); err != nil {
 			return nil, nil, err
 		}
+		waiting := false
 		for _, p := range pending {
 			if _, ok := snaps[p.Content]; ok {
 				continue
@@ -338,6 +343,9 @@ func (e *Engine) settleLayers(ctx context.Context, sp *space, layers []graveler.
 				return nil, nil, err
 			case info.Writers == 0:
 				continue // closed since; the next round settles it
+			case time.Now().Before(patience):
+				waiting = true
+				continue
 			}
 			st, err := e.spill.Snapshot(ctx, p.Content)
 			if errors.Is(err, graveler.NotFound) {
@@ -353,6 +361,14 @@ func (e *Engine) settleLayers(ctx context.Context, sp *space, layers []graveler.
 			}
 			st.Done()
 			snaps[p.Content] = res
+		}
+		if waiting {
+			try-- // it is time that bounds this
+			select {
+			case <-time.After(time.Millisecond):
+			case <-ctx.Done():
+				return nil, nil, ctx.Err()
+			}
 		}
 	}
 }
