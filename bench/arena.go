@@ -59,7 +59,7 @@ func (a *arena) build(ctx context.Context) error {
 // disk gives a contender its own.
 func (a *arena) disk(ctx context.Context, name string, mib int) (string, error) {
 	dir := filepath.Join(a.work, name)
-	fresh, remove, err := disk(ctx, dir, int64(mib)<<20)
+	fresh, remove, err := disk(ctx, dir, int64(mib)<<20, a.plain)
 	if err != nil {
 		return "", fmt.Errorf("disk of %s: %w", name, err)
 	}
@@ -102,13 +102,19 @@ func (a *arena) enter(ctx context.Context) error {
 			return err
 		}
 	}
-	if a.wants("loopback") {
-		dir, err := a.disk(ctx, "l", near)
+	for _, k := range []struct{ name, about, disk, flag string }{
+		{"loopback", "ext4 through FUSE", "l", "-passthrough=false"},
+		{"passthrough", "ext4 through FUSE, the kernel reading and writing files by itself", "p", "-passthrough"},
+	} {
+		if !a.wants(k.name) || a.only == "" && k.name == "passthrough" {
+			continue
+		}
+		dir, err := a.disk(ctx, k.disk, near)
 		if err != nil {
 			return err
 		}
-		l := &loopback{bin: filepath.Join(a.work, "loopback"), below: filepath.Join(dir, "tree"), mnt: filepath.Join(a.work, "l-m"), log: log("loopback")}
-		if err := a.add(ctx, &contender{name: "loopback", about: "ext4 through FUSE", sys: l, dir: func() string { return l.mnt }, writes: true}); err != nil {
+		l := &loopback{bin: filepath.Join(a.work, "loopback"), flag: k.flag, below: filepath.Join(dir, "tree"), mnt: filepath.Join(a.work, k.disk+"-m"), log: log(k.name)}
+		if err := a.add(ctx, &contender{name: k.name, about: k.about, sys: l, dir: func() string { return l.mnt }, writes: true}); err != nil {
 			return err
 		}
 	}

@@ -24,6 +24,8 @@ type plan struct {
 	rounds         int
 	delay          time.Duration
 	timeout        time.Duration
+	limit          time.Duration // of a reading measure that needn't be whole
+	plain          bool          // no fresh disks
 	only, measures string
 	raw            string
 }
@@ -86,8 +88,13 @@ var (
 	changing = phase{"changing", "rename,renamedir,remove"}
 )
 
-// patience is how long a measure goes on that needn't be whole; a slow contender's rate is known by then.
-const patience = 20 * time.Second
+// changeLimit is how long a changing measure goes on that needn't be whole: a slow contender's rate is known by then, and all has to
+// be changed back.
+const changeLimit = 10 * time.Second
+
+// settled is how long a far store must not be asked for anything before all is taken to be there. It is longer than any contender
+// here waits before it writes back.
+const settled = 3 * time.Second
 
 // contest runs all and prints the tables.
 func (p *plan) contest(ctx context.Context, work, bin string, out io.Writer) (err error) {
@@ -152,7 +159,7 @@ func (r *runner) all(ctx context.Context) error {
 	}
 	if ms := r.wanted(warm); len(ms) > 0 {
 		for _, c := range r.contenders {
-			r.workload(ctx, c, "walkstat", "open8", "seqread")
+			r.workload(ctx, c, r.limit, "walkstat", "open8", "seqread")
 		}
 		for _, m := range ms {
 			all := map[*contender][]record{}
@@ -196,13 +203,13 @@ func (r *runner) prepare(ctx context.Context) error {
 			continue
 		}
 		main := &contender{name: c.name, sys: l, dir: l.branch, s3: c.s3, writes: true}
-		for _, res := range r.workload(ctx, main, "create", "write") {
+		for _, res := range r.workload(ctx, main, r.limit, "create", "write") {
 			if res.Error != "" {
 				return fmt.Errorf("prepare %s: %s", c.name, res.Error)
 			}
 		}
 		if c.s3 != nil {
-			if _, err := c.s3.quiet(3*time.Second, r.timeout); err != nil {
+			if _, err := c.s3.quiet(settled, r.timeout); err != nil {
 				return fmt.Errorf("prepare %s: %w", c.name, err)
 			}
 		}
@@ -245,10 +252,14 @@ func (r *runner) failed(c *contender, when, name string, err error) {
 // measured runs a measure once, and for a far store waits until that has all.
 func (r *runner) measured(ctx context.Context, c *contender, when, name string) record {
 	before := c.requests()
+	limit := r.limit
+	if when == changing.when {
+		limit = changeLimit
+	}
 	start := time.Now()
-	rec := record{Contender: c.name, When: when, result: r.workload(ctx, c, name)[0]}
+	rec := record{Contender: c.name, When: when, result: r.workload(ctx, c, limit, name)[0]}
 	if c.s3 != nil && when != warm.when && when != cold.when {
-		last, err := c.s3.quiet(3*time.Second, r.timeout)
+		last, err := c.s3.quiet(settled, r.timeout)
 		if err != nil && rec.Error == "" {
 			rec.Error = err.Error()
 		}
@@ -260,12 +271,12 @@ func (r *runner) measured(ctx context.Context, c *contender, when, name string) 
 }
 
 // workload runs measures on a contender in a process of their own, and returns as many results. What went wrong is in them.
-func (r *runner) workload(ctx context.Context, c *contender, names ...string) []result {
+func (r *runner) workload(ctx context.Context, c *contender, limit time.Duration, names ...string) []result {
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
 	files, big := r.sizes(c)
 	cmd := exec.CommandContext(ctx, r.workloadBin, "-dir", c.dir(), "-run", strings.Join(names, ","), "-files", strconv.Itoa(files), "-big", strconv.Itoa(big<<20),
-		"-syncs", strconv.Itoa(r.syncs), "-ops", strconv.Itoa(r.ops), "-limit", patience.String())
+		"-syncs", strconv.Itoa(r.syncs), "-ops", strconv.Itoa(r.ops), "-limit", limit.String())
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	cmd.WaitDelay = 5 * time.Second // a process that hangs in a system call doesn't die

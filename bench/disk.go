@@ -13,12 +13,12 @@ import (
 )
 
 // disk makes a fresh ext4 of so many bytes, mounted on dir, so that what contenders before it left on the disk doesn't count. It
-// returns how to take it away. Without root it is a plain directory, and fresh is false.
-func disk(ctx context.Context, dir string, size int64) (fresh bool, remove func() error, err error) {
+// returns how to take it away. Without root, or if it is to be plain, it is a directory, and fresh is false.
+func disk(ctx context.Context, dir string, size int64, plain bool) (fresh bool, remove func() error, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return false, nil, err
 	}
-	if os.Geteuid() != 0 {
+	if plain || os.Geteuid() != 0 {
 		return false, func() error { return os.RemoveAll(dir) }, nil
 	}
 	image := dir + ".img"

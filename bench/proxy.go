@@ -23,8 +23,6 @@ func (r requests) sub(o requests) requests {
 	return requests{r.Get - o.Get, r.Head - o.Head, r.List - o.List, r.Put - o.Put, r.Post - o.Post, r.Delete - o.Delete, r.In - o.In, r.Out - o.Out}
 }
 
-func (r requests) all() int64 { return r.Get + r.Head + r.List + r.Put + r.Post + r.Delete }
-
 // String is short, for a table's cell: what is not zero.
 func (r requests) String() string {
 	var b []string
@@ -132,18 +130,19 @@ func (p *proxy) snapshot() requests {
 	return p.counts
 }
 
-// quiet waits until nothing has been asked for so long, and returns when the last request was answered. It gives up after most.
+// quiet waits until nothing has been asked for so long, counted from the call at the earliest, since writing back may begin late. It
+// returns when the last request was answered, and gives up after most.
 func (p *proxy) quiet(long, most time.Duration) (last time.Time, err error) {
-	give := time.Now().Add(most)
+	called := time.Now()
 	for {
 		p.mu.Lock()
 		last, busy := p.last, p.open > 0 || time.Since(p.last) < long
 		p.mu.Unlock()
-		if !busy {
+		switch waited := time.Since(called); {
+		case !busy && waited >= long:
 			return last, nil
-		}
-		if time.Now().After(give) {
-			return last, fmt.Errorf("still uploading after %s", most)
+		case waited >= most:
+			return last, fmt.Errorf("the store is still being written to after %s", most)
 		}
 		time.Sleep(50 * time.Millisecond)
 	}

@@ -30,15 +30,15 @@ func (plain) forget() error               { return nil }
 
 // loopback is a directory through FUSE, and nothing else.
 type loopback struct {
-	bin, below, mnt, log string
-	proc                 *process
+	bin, flag, below, mnt, log string
+	proc                       *process
 }
 
 func (l *loopback) start(context.Context) (err error) {
 	if err := errors.Join(os.MkdirAll(l.below, 0o755), os.MkdirAll(l.mnt, 0o755)); err != nil {
 		return err
 	}
-	l.proc, err = spawn(l.log, nil, true, l.bin, l.below, l.mnt)
+	l.proc, err = spawn(l.log, nil, true, l.bin, l.flag, l.below, l.mnt)
 	return err
 }
 
