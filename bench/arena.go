@@ -285,8 +285,8 @@ func (a *arena) machine(ctx context.Context) string {
 	if a.plainDisks {
 		s = append(s, "on plain directories of one disk, not on a fresh ext4 each")
 	}
-	if os.Geteuid() != 0 {
-		s = append(s, "not as root: kernel caches stay, so cold is not")
+	if a.keepCaches || os.Geteuid() != 0 {
+		s = append(s, "kernel caches are kept, so that cold is no more than just started")
 	}
 	for _, m := range a.missing {
 		s = append(s, "not here: "+m)

@@ -36,6 +36,7 @@ func main() {
 	flag.DurationVar(&p.limit, "limit", 45*time.Second, "reading many files or pages stops after this long, and the rate counts")
 	flag.DurationVar(&p.timeout, "timeout", 4*time.Minute, "a measure on one contender fails after this long")
 	flag.BoolVar(&p.plain, "plain", false, "give contenders plain directories of -dir, not a fresh ext4 each, as happens without root")
+	flag.BoolVar(&p.keepCaches, "keep-caches", false, "don't drop the kernel's caches before cold measures, as only root can")
 	flag.StringVar(&p.only, "contenders", "", "contenders to run, by comma (default: all that are installed but passthrough)")
 	flag.StringVar(&p.measures, "measures", "", "measures to run, by comma (default: all)")
 	flag.StringVar(&p.raw, "raw", "", "also write all results to this file, as lines of JSON")
