@@ -157,7 +157,7 @@ func (a *arena) enterFar(ctx context.Context, mib int, log func(string) string) 
 		return nil
 	}
 	// One disk for all servers.
-	store, err := a.disk(ctx, "s", 4*mib)
+	store, err := a.disk(ctx, "s", 2*mib)
 	if err != nil {
 		return err
 	}

@@ -140,7 +140,7 @@ type runner struct {
 func (r *runner) all(ctx context.Context) error {
 	for _, m := range r.wanted(writing) {
 		for _, c := range r.contenders {
-			if c.writes {
+			if c.writes && ctx.Err() == nil {
 				r.measure(ctx, c, writing.when, m)
 			}
 		}
@@ -150,6 +150,9 @@ func (r *runner) all(ctx context.Context) error {
 	}
 	for _, m := range r.wanted(cold) {
 		for _, c := range r.contenders {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
 			// Anew each time: the last measure has warmed it.
 			if err := r.cool(ctx, c); err != nil {
 				r.failed(c, cold.when, m, err)
@@ -166,6 +169,9 @@ func (r *runner) all(ctx context.Context) error {
 			all := map[*contender][]record{}
 			for range r.rounds {
 				for _, c := range r.contenders {
+					if ctx.Err() != nil {
+						return ctx.Err()
+					}
 					all[c] = append(all[c], r.measured(ctx, c, warm.when, m))
 				}
 			}
@@ -176,7 +182,7 @@ func (r *runner) all(ctx context.Context) error {
 	}
 	for _, m := range r.wanted(changing) {
 		for _, c := range r.contenders {
-			if c.writes {
+			if c.writes && ctx.Err() == nil {
 				r.measure(ctx, c, changing.when, m)
 			}
 		}

@@ -19,7 +19,7 @@ import (
 
 func main() {
 	var p plan
-	dir := flag.String("dir", os.TempDir(), "directory on the disk to measure; needs some 40 GB in the default size")
+	dir := flag.String("dir", os.TempDir(), "directory on the disk to measure; needs 30 GB in the default size")
 	bin := flag.String("bin", "bin/lakefsfs", "the program")
 	sizes := flag.String("sizes", "1000,100000,1000000", `entries of the repositories to commit in; "" for no table of commits`)
 	tree := flag.String("tree", "", `also run ordinary programs on a copy of this tree; "go" is the Go toolchain's source`)

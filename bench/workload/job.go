@@ -311,7 +311,8 @@ func (j *job) renameFiles(c *clock) error {
 
 func (j *job) renameDir(c *clock) error {
 	here, there := j.at("t"), j.at("t-moved")
-	err := c.each(1, 10, false, func(int) (int, error) {
+	// Many, since one is quick and the disk's journal is in its way now and then.
+	err := c.each(1, 50, false, func(int) (int, error) {
 		if err := os.Rename(here, there); err != nil {
 			return 0, err
 		}
