@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/lakefsfs/lakefsfs/cache"
@@ -22,18 +21,18 @@ import (
 
 // commits measures a commit of one changed file.
 func commits(work, sizes string) error {
-	w := tabwriter.NewWriter(os.Stdout, 2, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "commit of one changed file\nentries\tfirst commit\tthis commit\treads\tbytes read\twrites\tbytes written")
+	fmt.Printf("## A commit of one changed file\n\n")
+	head(os.Stdout, "entries", "commit of all of them", "commit of one", "requests read", "bytes read", "requests written", "bytes written")
 	for field := range strings.SplitSeq(sizes, ",") {
 		var n int
 		if _, err := fmt.Sscan(field, &n); err != nil {
 			return fmt.Errorf("sizes %q: %w", sizes, err)
 		}
-		if err := commitIn(w, filepath.Join(work, field), n); err != nil {
+		if err := commitIn(os.Stdout, filepath.Join(work, field), n); err != nil {
 			return err
 		}
 	}
-	return w.Flush()
+	return nil
 }
 
 func commitIn(w io.Writer, dir string, n int) error {
@@ -102,7 +101,7 @@ func commitIn(w io.Writer, dir string, n int) error {
 	}
 	took := time.Since(start)
 	d := counting.Counts()
-	_, err = fmt.Fprintf(w, "%d\t%s\t%s\t%d\t%d\t%d\t%d\n", n, first.Round(time.Millisecond), took.Round(10*time.Microsecond),
+	_, err = fmt.Fprintf(w, "| %d | %s | %s | %d | %d | %d | %d |\n", n, first.Round(time.Millisecond), took.Round(10*time.Microsecond),
 		d.Reads-before.Reads, d.BytesRead-before.BytesRead, d.Puts-before.Puts, d.BytesPut-before.BytesPut)
 	return err
 }

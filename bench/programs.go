@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"text/tabwriter"
 	"time"
 )
 
@@ -42,8 +41,9 @@ func programs(work, tree, bin string) error {
 		return err
 	}
 	branch := filepath.Join(mnt, "repo/@main")
-	w := tabwriter.NewWriter(os.Stdout, 2, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "\n%s: plain disk and mount\nwork\tplain\tbranch\tratio\n", tree)
+	w := os.Stdout
+	fmt.Fprintf(w, "\n## Ordinary work: %s\n\n", tree)
+	head(w, "work", "plain", "branch", "ratio")
 	row := func(name, script string, a, b string) error {
 		ta, err := timed(fmt.Sprintf(script, a))
 		if err != nil {
@@ -53,7 +53,7 @@ func programs(work, tree, bin string) error {
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(w, "%s\t%s\t%s\t%.2f\n", name, ta.Round(time.Millisecond), tb.Round(time.Millisecond), ta.Seconds()/tb.Seconds())
+		_, err = fmt.Fprintf(w, "| %s | %s | %s | %.2f |\n", name, ta.Round(time.Millisecond), tb.Round(time.Millisecond), ta.Seconds()/tb.Seconds())
 		return err
 	}
 	if err := row("cp -a", "cp -a "+tree+" %s/src", plain, branch); err != nil {
@@ -62,7 +62,7 @@ func programs(work, tree, bin string) error {
 	if took, err := timed("echo all > " + branch + "/.lakefs/commit"); err != nil {
 		return err
 	} else {
-		fmt.Fprintf(w, "commit of it\t\t%s\t\n", took.Round(time.Millisecond))
+		fmt.Fprintf(w, "| commit of it | | %s | |\n", took.Round(time.Millisecond))
 	}
 	// Cold: a daemon that was just started, and a kernel that has forgotten.
 	down(c)
@@ -71,7 +71,7 @@ func programs(work, tree, bin string) error {
 	}
 	os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0) // only root may
 	works := []struct{ name, script string }{
-		{"find | wc -l", "find %s/src | wc -l > /dev/null"},
+		{"find", "find %s/src | wc -l > /dev/null"},
 		{"du -s", "du -s %s/src > /dev/null"},
 		{"read all", "find %s/src -type f -print0 | xargs -0 cat > /dev/null"},
 	}
@@ -82,10 +82,7 @@ func programs(work, tree, bin string) error {
 			}
 		}
 	}
-	if err := row("rm -r", "rm -r %s/src", plain, branch); err != nil {
-		return err
-	}
-	return w.Flush()
+	return row("rm -r", "rm -r %s/src", plain, branch)
 }
 
 func sh(script string) error {

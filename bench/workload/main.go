@@ -55,8 +55,8 @@ var measures = []measure{
 	{"rand8", "the same from 8 readers", func(j *job, c *clock) error { return j.readRandom(c, 8) }},
 	{"mmap", "touch random pages of the mapped big file", (*job).readMapped},
 	{"rename", "rename small files, and back", (*job).renameFiles},
-	{"renamedir", "rename the directory of all small files, and back", (*job).renameDir},
 	{"remove", "remove the second tree", (*job).removeTree},
+	{"renamedir", "rename the directory of all small files, and back", (*job).renameDir},
 }
 
 func main() {
