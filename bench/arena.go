@@ -90,8 +90,8 @@ func (a *arena) wants(names ...string) bool {
 
 // enter lets all contenders in.
 func (a *arena) enter(ctx context.Context) error {
-	near := 2*a.big + 2048 // MiB: what is written, twice where a store takes a copy, and room
-	far := 3*a.s3Big + 2048
+	near := (a.rounds+1)*a.big + 1024 // MiB: a big file of each round, the trees, and room
+	far := (a.rounds+1)*a.s3Big + 1536
 	log := func(name string) string { return filepath.Join(a.work, name+".log") }
 	if a.wants("ext4") {
 		dir, err := a.disk(ctx, "e", near)

@@ -109,7 +109,7 @@ func (p *plan) contest(ctx context.Context, work, bin string, out io.Writer) (er
 	if err := a.enter(ctx); err != nil {
 		return err
 	}
-	r := &runner{plan: p, arena: a}
+	r := &runner{arena: a}
 	if err := r.all(ctx); err != nil {
 		return err
 	}
@@ -133,17 +133,18 @@ func (p *plan) contest(ctx context.Context, work, bin string, out io.Writer) (er
 
 // runner runs phases and keeps what they measured.
 type runner struct {
-	*plan
 	*arena
 	records []record
 }
 
 func (r *runner) all(ctx context.Context) error {
 	for _, m := range r.wanted(writing) {
-		for _, c := range r.contenders {
-			if c.writes && ctx.Err() == nil {
-				r.measure(ctx, c, writing.when, m)
-			}
+		rounds := r.rounds
+		if strings.HasPrefix(m, "create") {
+			rounds = 1 // a tree is made once; of all else there can be more
+		}
+		if err := r.repeat(ctx, writing.when, m, rounds, func(c *contender) bool { return c.writes }); err != nil {
+			return err
 		}
 	}
 	if err := r.prepare(ctx); err != nil {
@@ -159,36 +160,50 @@ func (r *runner) all(ctx context.Context) error {
 				r.failed(c, cold.when, m, err)
 				continue
 			}
-			r.measure(ctx, c, cold.when, m)
+			r.records = append(r.records, r.measured(ctx, c, cold.when, m, ""))
 		}
 	}
 	if ms := r.wanted(warm); len(ms) > 0 {
 		for _, c := range r.contenders {
-			r.workload(ctx, c, r.limit, "walkstat", "open8", "seqread")
+			r.workload(ctx, c, r.limit, "", "walkstat", "open8", "seqread")
 		}
 		for _, m := range ms {
-			all := map[*contender][]record{}
-			for range r.rounds {
-				for _, c := range r.contenders {
-					if ctx.Err() != nil {
-						return ctx.Err()
-					}
-					all[c] = append(all[c], r.measured(ctx, c, warm.when, m))
-				}
-			}
-			for _, c := range r.contenders {
-				r.records = append(r.records, median(all[c]))
+			if err := r.repeat(ctx, warm.when, m, r.rounds, func(*contender) bool { return true }); err != nil {
+				return err
 			}
 		}
 	}
 	for _, m := range r.wanted(changing) {
+		if err := r.repeat(ctx, changing.when, m, 1, func(c *contender) bool { return c.writes }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// repeat runs a measure so many times on each contender that is in, in turn, and keeps the medians.
+func (r *runner) repeat(ctx context.Context, when, name string, rounds int, in func(*contender) bool) error {
+	all := map[*contender][]record{}
+	for round := range rounds {
+		suffix := ""
+		if when == writing.when && round > 0 {
+			suffix = fmt.Sprintf("-%d", round)
+		}
 		for _, c := range r.contenders {
-			if c.writes && ctx.Err() == nil {
-				r.measure(ctx, c, changing.when, m)
+			if in(c) {
+				all[c] = append(all[c], r.measured(ctx, c, when, name, suffix))
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
 			}
 		}
 	}
-	return ctx.Err()
+	for _, c := range r.contenders {
+		if in(c) {
+			r.records = append(r.records, median(all[c]))
+		}
+	}
+	return nil
 }
 
 // wanted are the measures of a phase that the flags leave. Those that make the tree stay: others need it.
@@ -211,7 +226,7 @@ func (r *runner) prepare(ctx context.Context) error {
 			continue
 		}
 		main := &contender{name: c.name, sys: l, dir: l.branch, s3: c.s3, writes: true}
-		for _, res := range r.workload(ctx, main, r.limit, "create", "write") {
+		for _, res := range r.workload(ctx, main, r.limit, "", "create", "write") {
 			if res.Error != "" {
 				return fmt.Errorf("prepare %s: %s", c.name, res.Error)
 			}
@@ -248,24 +263,19 @@ func (r *runner) cool(ctx context.Context, c *contender) error {
 	return dropCaches()
 }
 
-// measure runs a measure and keeps its record.
-func (r *runner) measure(ctx context.Context, c *contender, when, name string) {
-	r.records = append(r.records, r.measured(ctx, c, when, name))
-}
-
 func (r *runner) failed(c *contender, when, name string, err error) {
 	r.records = append(r.records, record{Contender: c.name, When: when, result: result{Name: name, Error: err.Error()}})
 }
 
-// measured runs a measure once, and for a far store waits until that has all.
-func (r *runner) measured(ctx context.Context, c *contender, when, name string) record {
+// measured runs a measure once, suffix being that of the names it makes, and for a far store waits until that has all.
+func (r *runner) measured(ctx context.Context, c *contender, when, name, suffix string) record {
 	before := c.requests()
 	limit := r.limit
 	if when == changing.when {
 		limit = changeLimit
 	}
 	start := time.Now()
-	rec := record{Contender: c.name, When: when, result: r.workload(ctx, c, limit, name)[0]}
+	rec := record{Contender: c.name, When: when, result: r.workload(ctx, c, limit, suffix, name)[0]}
 	if c.s3 != nil && when != warm.when && when != cold.when {
 		last, err := c.s3.quiet(settled, r.timeout)
 		if err != nil && rec.Error == "" {
@@ -279,12 +289,12 @@ func (r *runner) measured(ctx context.Context, c *contender, when, name string) 
 }
 
 // workload runs measures on a contender in a process of their own, and returns as many results. What went wrong is in them.
-func (r *runner) workload(ctx context.Context, c *contender, limit time.Duration, names ...string) []result {
+func (r *runner) workload(ctx context.Context, c *contender, limit time.Duration, suffix string, names ...string) []result {
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
 	files, big := r.sizes(c)
 	cmd := exec.CommandContext(ctx, r.workloadBin, "-dir", c.dir(), "-run", strings.Join(names, ","), "-files", strconv.Itoa(files), "-big", strconv.Itoa(big<<20),
-		"-syncs", strconv.Itoa(r.syncs), "-ops", strconv.Itoa(r.ops), "-limit", limit.String())
+		"-syncs", strconv.Itoa(r.syncs), "-ops", strconv.Itoa(r.ops), "-limit", limit.String(), "-suffix", suffix)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	cmd.WaitDelay = 5 * time.Second // a process that hangs in a system call doesn't die

@@ -19,7 +19,7 @@ import (
 
 func main() {
 	var p plan
-	dir := flag.String("dir", os.TempDir(), "directory on the disk to measure; needs 30 GB in the default size")
+	dir := flag.String("dir", os.TempDir(), "directory on the disk to measure; needs 35 GB in the default size")
 	bin := flag.String("bin", "bin/lakefsfs", "the program")
 	sizes := flag.String("sizes", "1000,100000,1000000", `entries of the repositories to commit in; "" for no table of commits`)
 	tree := flag.String("tree", "", `also run ordinary programs on a copy of this tree; "go" is the Go toolchain's source`)
@@ -31,7 +31,7 @@ func main() {
 	flag.IntVar(&p.s3Big, "s3-big", 256, "MiB of the big file where the store is 10 ms away")
 	flag.IntVar(&p.syncs, "syncs", 200, "files to fsync")
 	flag.IntVar(&p.ops, "ops", 20000, "random reads and stats")
-	flag.IntVar(&p.rounds, "rounds", 3, "times that each warm reading measure is run; the median counts")
+	flag.IntVar(&p.rounds, "rounds", 3, "times that each measure is run that can be, those of warm reading, fsync and the big file; the median counts")
 	flag.DurationVar(&p.delay, "delay", 10*time.Millisecond, "what the proxy adds to each request to the S3 server")
 	flag.DurationVar(&p.limit, "limit", 45*time.Second, "reading many files or pages stops after this long, and the rate counts")
 	flag.DurationVar(&p.timeout, "timeout", 4*time.Minute, "a measure on one contender fails after this long")

@@ -22,6 +22,7 @@ type job struct {
 	big     int64 // bytes
 	ops     int
 	seed    uint64
+	suffix  string // of the names of what fsync, fsync8 and write make
 	limit   time.Duration
 	pattern *pattern
 }
@@ -63,6 +64,7 @@ func (j *job) create(c *clock, tree string, workers int) error {
 }
 
 func (j *job) createSynced(c *clock, dir string, workers int) error {
+	dir += j.suffix
 	if err := os.Mkdir(j.at(dir), 0o755); err != nil {
 		return err
 	}
@@ -78,7 +80,7 @@ func (j *job) createSynced(c *clock, dir string, workers int) error {
 func (j *job) writeBig(c *clock) error {
 	b := make([]byte, block)
 	c.start()
-	f, err := os.OpenFile(j.at("big"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	f, err := os.OpenFile(j.at("big"+j.suffix), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}
@@ -199,7 +201,7 @@ func (j *job) readSmall(c *clock, workers int, shuffled bool) error {
 }
 
 func (j *job) openBig() (*os.File, error) {
-	f, err := os.Open(j.at("big"))
+	f, err := os.Open(j.at("big" + j.suffix))
 	if err != nil {
 		return nil, err
 	}

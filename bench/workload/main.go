@@ -69,6 +69,7 @@ func main() {
 	flag.Int64Var(&j.big, "big", 1<<30, "bytes of the big file, a multiple of 1 MiB")
 	flag.IntVar(&j.ops, "ops", 20000, "random reads and stats")
 	flag.Uint64Var(&j.seed, "seed", 1, "of content and of random orders")
+	flag.StringVar(&j.suffix, "suffix", "", "of the names of the big file and of the synced ones' directories, to make them again")
 	flag.DurationVar(&j.limit, "limit", time.Minute, "a measure that needn't be whole stops after this long, and counts what it did")
 	flag.Parse()
 	if *list {

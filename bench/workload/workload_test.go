@@ -48,6 +48,11 @@ func TestAllMeasures(t *testing.T) {
 	if got["open1"].Bytes != got["create"].Bytes || got["seqread"].Bytes != j.big || got["open1"].P99 < got["open1"].P50 {
 		t.Errorf("bytes: %+v %+v %+v", got["create"], got["open1"], got["seqread"])
 	}
+	j.suffix = "-2"
+	if _, err := results(t, j, "fsync,fsync8,write,seqread"); err != nil {
+		t.Fatal(err)
+	}
+	j.suffix = ""
 	// Reading measures run on what is there, as often as one likes.
 	if _, err := results(t, j, "stat,readdir,walkstat,open1,open8,shuffle8,seqread,rand1,rand8,mmap"); err != nil {
 		t.Fatal(err)
