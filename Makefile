@@ -9,7 +9,7 @@ PREFIX ?= /usr/local
 # The packages whose tests run again under the race detector.
 RACE := ./cache ./spill ./vfs ./fs ./engine/... ./control ./daemon ./graveler/...
 
-.PHONY: build up down test lint bench deps deps-run install clean fuzz soak
+.PHONY: build up down test lint bench bench-peers deps deps-run install clean fuzz soak
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/lakefsfs ./cmd/lakefsfs
@@ -44,9 +44,15 @@ test: deps lint
 	go test ./...
 	go test -race -short $(RACE)
 
-# Speed, as ratios to the plain disk, and the cost of commits. bench/README.md keeps the figures.
+# Speed: the cost of commits, and a contest with the plain disk and others, as ratios. bench/README.md tells the flags for ARGS, such
+# as ARGS=-quick, and keeps the figures. As root, or some of it can't be measured. The S3 server is what make deps installs.
 bench: build
-	go run ./bench
+	go run ./bench $(ARGS)
+
+# What the contest is with, besides JuiceFS, which it takes if that is on PATH.
+bench-peers:
+	@mkdir -p $(TOOLS)
+	@test -x $(TOOLS)/rclone || CGO_ENABLED=0 GOBIN=$(TOOLS) go install github.com/rclone/rclone@v1.76.0
 
 fuzz:
 	scripts/fuzz 60s
