@@ -29,7 +29,17 @@ func main() {
 	tree := flag.String("tree", "", "tree to copy in (default: the Go toolchain's source)")
 	sizes := flag.String("sizes", "1000,100000,1000000", "entries of the repositories to commit in")
 	bin := flag.String("bin", "bin/lakefsfs", "the program")
+	build := flag.String("build", "", "only write a big repository's namespace there (a URL), to be attached")
+	layout := flag.String("layout", "dirs", "of -build: dirs, deep or flat")
+	entries := flag.Int("entries", 10_000_000, "of -build")
 	flag.Parse()
+	if *build != "" {
+		if err := buildBig(context.Background(), *build, *layout, *entries); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := run(*dir, *tree, *sizes, *bin); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)

@@ -38,3 +38,8 @@ func (t *Tables) Get(ctx context.Context, id string, load func(context.Context) 
 	}
 	return v, nil
 }
+
+// Has reports whether the table with an id is in memory.
+func (t *Tables) Has(id string) bool {
+	return t.c.mem.get(key{store: t.id, address: id, index: tableIndex}) != nil
+}

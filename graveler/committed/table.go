@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"unsafe"
 
 	"github.com/cockroachdb/pebble/sstable"
 
@@ -41,12 +43,22 @@ type table struct {
 	data  string   // key, value, key, value, …
 	offs  []uint32 // where each key and each value starts, and the end
 	props map[string]string
+
+	ranges atomic.Pointer[[]RangeInfo] // of a metarange, once decoded
 }
 
 func (t *table) len() int           { return len(t.offs) / 2 }
 func (t *table) key(i int) string   { return t.data[t.offs[2*i]:t.offs[2*i+1]] }
 func (t *table) value(i int) string { return t.data[t.offs[2*i+1]:t.offs[2*i+2]] }
-func (t *table) cost() int64        { return int64(len(t.data)) + 4*int64(len(t.offs)) + 512 }
+
+// cost is what a table takes in memory: of a metarange, its decoded ranges too.
+func (t *table) cost() int64 {
+	n := int64(len(t.data)) + 4*int64(len(t.offs)) + 512
+	if t.props[propType] == typeMetas {
+		n += int64(len(t.data)) + int64(t.len())*int64(unsafe.Sizeof(RangeInfo{}))
+	}
+	return n
+}
 
 // search returns the first record at or after key.
 func (t *table) search(key string) int {
@@ -140,6 +152,8 @@ func parseTable(id string, b []byte) (t *table, err error) {
 // in bytes.
 type TableCache interface {
 	Get(ctx context.Context, id string, load func(context.Context) (value any, cost int64, err error)) (any, error)
+	// Has reports whether the value is there now.
+	Has(id string) bool
 }
 
 // load returns a table, from the cache if it is there.
