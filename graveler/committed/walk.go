@@ -17,6 +17,7 @@ type walker struct {
 	at     view // of range i, without a table while only its first key was needed
 	j      int  // record of the view
 	whole  bool // the range before was walked to its end, so this one is likely to be
+	opened int  // ranges before it were run ahead of
 	err    error
 }
 
@@ -69,6 +70,21 @@ func (w *walker) prefetch(id string) {
 	go func() { _, _ = s.load(ctx, id) }() // an error shows again when the walk gets there
 }
 
+// aheadParts is how many ranges a walk by seeks is run ahead of.
+const aheadParts = 4
+
+// prefetchParts reads the index of ranges that a walk by seeks comes to next.
+func (w *walker) prefetchParts(from int) {
+	if !w.s.inParts() {
+		return
+	}
+	s, ctx, ranges := w.s, context.WithoutCancel(w.ctx), w.ranges
+	for i := max(from, w.opened); i < min(from+aheadParts, len(ranges)); i++ {
+		w.opened = i + 1
+		go func() { _, _ = s.look(ctx, &ranges[i], ranges[i].MinKey, 1) }() // an error shows again when the walk gets there
+	}
+}
+
 func (w *walker) value() (string, bool) {
 	if !w.enter() {
 		return "", false
@@ -101,6 +117,9 @@ func (w *walker) seek(key string) {
 	}
 	i := sort.Search(len(w.ranges), func(i int) bool { return w.ranges[i].MaxKey >= key })
 	if i != w.i {
+		if i == w.i+1 {
+			w.prefetchParts(i + 1)
+		}
 		w.i, w.at, w.j, w.whole = i, view{}, 0, false
 	}
 	if i == len(w.ranges) {
