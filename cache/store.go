@@ -190,7 +190,7 @@ func (s *store) readWhole(ctx context.Context, o object.Object, k key, p []byte,
 		if it == nil {
 			var w *whole
 			var err error
-			if it, w, err = s.bringWhole(ctx, o, k); err != nil {
+			if it, w, err = s.bringWhole(ctx, o, k, off+int64(len(p))); err != nil {
 				return n, err
 			}
 			if w != nil {
@@ -215,8 +215,8 @@ func (s *store) readWhole(ctx context.Context, o object.Object, k key, p []byte,
 }
 
 // bringWhole returns a chunk from the disk, or the whole object from the store, or neither if another reader has brought it
-// into memory meanwhile.
-func (s *store) bringWhole(ctx context.Context, o object.Object, k key) (*item, *whole, error) {
+// into memory meanwhile. Of a table, whose size isn't known, want bytes are asked for at once.
+func (s *store) bringWhole(ctx context.Context, o object.Object, k key, want int64) (*item, *whole, error) {
 	if s.onDisk(k) {
 		f := s.chunks.join(s.ctx, &s.wg, k, func(context.Context) (*item, error) { return s.fromDisk(o, k), nil })
 		if it, err := s.chunks.wait(ctx, k, f); it != nil || err != nil {
@@ -229,7 +229,7 @@ func (s *store) bringWhole(ctx context.Context, o object.Object, k key) (*item, 
 		if it := s.c.mem.get(k); it != nil && fits(o, it) {
 			return nil, nil
 		}
-		return s.fetchWhole(ctx, o, wk)
+		return s.fetchWhole(ctx, o, wk, want)
 	})
 	w, err := s.wholes.wait(ctx, wk, f)
 	return nil, w, err

@@ -85,7 +85,7 @@ func (a *applier) touches(r *RangeInfo) (bool, error) {
 	if !a.have || a.changes.Path() > r.MaxKey {
 		return false, a.changes.Err()
 	}
-	t, err := a.s.load(a.ctx, string(r.ID))
+	t, err := a.s.loadRange(a.ctx, r)
 	if err != nil {
 		return false, err
 	}
@@ -141,7 +141,7 @@ func (a *applier) put(c *graveler.Change) error {
 
 // rewrite merges r's records with the changes within it.
 func (a *applier) rewrite(r *RangeInfo) error {
-	t, err := a.s.load(a.ctx, string(r.ID))
+	t, err := a.s.loadRange(a.ctx, r)
 	if err != nil {
 		return err
 	}

@@ -184,7 +184,7 @@ func (s *Store) look(ctx context.Context, r *RangeInfo, key string, n int) (view
 }
 
 func (s *Store) lookWhole(ctx context.Context, r *RangeInfo) (view, error) {
-	t, err := s.load(ctx, string(r.ID))
+	t, err := s.loadRange(ctx, r)
 	if err != nil {
 		return view{}, err
 	}

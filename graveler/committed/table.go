@@ -157,15 +157,28 @@ type TableCache interface {
 }
 
 // load returns a table, from the cache if it is there.
-func (s *Store) load(ctx context.Context, id string) (*table, error) {
+func (s *Store) load(ctx context.Context, id string) (*table, error) { return s.loadSized(ctx, id, 0) }
+
+// loadRange is load of a range, about whose size its metarange tells.
+func (s *Store) loadRange(ctx context.Context, r *RangeInfo) (*table, error) {
+	return s.loadSized(ctx, string(r.ID), sizeOf(r))
+}
+
+// sizeOf is how large a range is at most, most likely: what its writer estimated leaves out what comes at its end.
+func sizeOf(r *RangeInfo) int {
+	return int(min(r.EstimatedSize, maxTable)*9/8) + 64<<10
+}
+
+// loadSized is load of a table of some size, at most, most likely.
+func (s *Store) loadSized(ctx context.Context, id string, size int) (*table, error) {
 	if !validID(id) {
 		return nil, fmt.Errorf("%q is no table id: %w", id, graveler.Invalid)
 	}
 	if s.opt.Tables == nil {
-		return s.fetch(ctx, id, false)
+		return s.fetch(ctx, id, size, false)
 	}
 	v, err := s.opt.Tables.Get(ctx, id, func(ctx context.Context) (any, int64, error) {
-		t, err := s.fetch(ctx, id, false)
+		t, err := s.fetch(ctx, id, size, false)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -177,10 +190,13 @@ func (s *Store) load(ctx context.Context, id string) (*table, error) {
 	return v.(*table), nil
 }
 
-// fetch reads a table; fresh, past any cache of its bytes.
-func (s *Store) fetch(ctx context.Context, id string, fresh bool) (*table, error) {
+// fetch reads a table, with one request if it is no larger than size or firstRead; fresh, past any cache of its bytes.
+func (s *Store) fetch(ctx context.Context, id string, size int, fresh bool) (*table, error) {
 	buf := readBuffers.Get().(*[]byte)
 	defer readBuffers.Put(buf)
+	if len(*buf) < size {
+		*buf = make([]byte, size)
+	}
 	b, err := readAll(ctx, s.objects, object.Object{Address: tablePrefix + id, Fresh: fresh}, buf)
 	if errors.Is(err, graveler.NotFound) {
 		// Not NotFound: that would read as a path that isn't there.
@@ -219,6 +235,6 @@ func readAll(ctx context.Context, st object.Store, o object.Object, buf *[]byte)
 
 // VerifyTable reads a table from the object store, not from a cache, and checks it against its id.
 func (s *Store) VerifyTable(ctx context.Context, id string) error {
-	_, err := s.fetch(ctx, id, true)
+	_, err := s.fetch(ctx, id, 0, true)
 	return err
 }

@@ -18,6 +18,7 @@ type walker struct {
 	j      int  // record of the view
 	whole  bool // the range before was walked to its end, so this one is likely to be
 	opened int  // ranges before it were run ahead of
+	ahead  *ahead
 	err    error
 }
 
@@ -46,9 +47,9 @@ func (w *walker) enter() bool {
 		return w.err == nil
 	}
 	w.j = 0
-	w.at, w.err = w.s.lookWhole(w.ctx, r)
+	w.at, w.err = w.readAhead(r)
 	if next := w.i + 1; w.err == nil && next < len(w.ranges) && w.s.opt.Tables != nil {
-		w.prefetch(string(w.ranges[next].ID))
+		w.prefetch(&w.ranges[next])
 	}
 	return w.err == nil
 }
@@ -64,10 +65,40 @@ func (w *walker) read(key string, n int) {
 	}
 }
 
-// prefetch reads the range that a sequential walk needs next into the cache.
-func (w *walker) prefetch(id string) {
+// ahead is a range that is being read before the walk comes to it. The walk holds it itself: a small cache may not keep it.
+type ahead struct {
+	r    *RangeInfo
+	done chan struct{} // closed when v and err are there
+	v    view
+	err  error
+}
+
+// prefetch reads the range that a sequential walk needs next.
+func (w *walker) prefetch(r *RangeInfo) {
+	a := &ahead{r: r, done: make(chan struct{})}
+	w.ahead = a
 	s, ctx := w.s, context.WithoutCancel(w.ctx)
-	go func() { _, _ = s.load(ctx, id) }() // an error shows again when the walk gets there
+	go func() {
+		defer close(a.done)
+		a.v, a.err = s.lookWhole(ctx, r)
+	}()
+}
+
+// readAhead returns a range whole, from the prefetch if that was for it.
+func (w *walker) readAhead(r *RangeInfo) (view, error) {
+	a := w.ahead
+	w.ahead = nil
+	if a != nil && a.r == r {
+		select {
+		case <-a.done:
+			if a.err == nil {
+				return a.v, nil
+			}
+		case <-w.ctx.Done():
+			return view{}, w.ctx.Err()
+		}
+	}
+	return w.s.lookWhole(w.ctx, r)
 }
 
 // aheadParts is how many ranges a walk by seeks is run ahead of.
