@@ -105,6 +105,7 @@ func (f *FS) fill(ctx context.Context, d *dir, off uint64) error {
 		return nil
 	}
 	if off == 0 {
+		f.ahead.list(d.n)
 		d.pages, d.cur = []string{""}, -1
 	}
 	if want >= len(d.pages) {

@@ -60,8 +60,10 @@ type Config struct {
 	// ReadOnly refuses all changes.
 	ReadOnly    bool
 	SyncOnClose bool
-	UID, GID    uint32 // owner of what has none recorded
-	Logger      *slog.Logger
+	// ReadAhead bounds, in bytes, the small files that are fetched ahead of who reads a directory's files in order; 0 is none.
+	ReadAhead int64
+	UID, GID  uint32 // owner of what has none recorded
+	Logger    *slog.Logger
 }
 
 // Locks makes changes of one directory atomic against each other, over all mounts of one engine.
@@ -109,6 +111,8 @@ type FS struct {
 	handles sync.Map // handle → *file or *dir
 	nextFh  atomic.Uint64
 	own     ownChanges
+	ahead   *ahead
+	work    sync.WaitGroup // what Watch began
 }
 
 // New makes a tree.
@@ -120,6 +124,7 @@ func New(ctx context.Context, cfg Config) (*FS, error) {
 		cfg.Locks = new(Locks)
 	}
 	f := &FS{cfg: cfg, eng: cfg.Engine, log: cfg.Logger, start: time.Now(), nodes: map[NodeID]*node{}, nextID: RootID + 1}
+	f.ahead = newAhead(f, cfg.ReadAhead)
 	root := &node{id: RootID, ino: 1, kind: kindTop, children: map[string]*node{}, lookups: 1, changed: f.start}
 	switch p := cfg.Place; {
 	case p.Path != "":
