@@ -71,17 +71,25 @@ type idHash struct {
 	buf []byte
 }
 
+// hashBuffer is how many bytes are hashed at a time, or a record more.
+const hashBuffer = 4 << 10
+
 func newIDHash() *idHash { return &idHash{h: sha256.New()} }
 
 func (d *idHash) add(key, value []byte) {
-	d.buf = strconv.AppendInt(d.buf[:0], int64(len(key)), 10)
+	d.buf = strconv.AppendInt(d.buf, int64(len(key)), 10)
 	d.buf = append(append(d.buf, key...), '|')
 	d.buf = strconv.AppendInt(d.buf, int64(len(value)), 10)
 	d.buf = append(append(d.buf, value...), '|')
-	d.h.Write(d.buf)
+	if len(d.buf) >= hashBuffer {
+		d.h.Write(d.buf)
+		d.buf = d.buf[:0]
+	}
 }
 
 func (d *idHash) sum(props map[string]string) string {
+	d.h.Write(d.buf)
+	d.buf = nil
 	m := maps.Clone(props)
 	maps.DeleteFunc(m, func(k, _ string) bool {
 		return k == propMin || k == propMax || k == propCount || k == propSize || strings.HasPrefix(k, "rocksdb.")
@@ -152,6 +160,8 @@ func parseTable(id string, b []byte) (t *table, err error) {
 // in bytes.
 type TableCache interface {
 	Get(ctx context.Context, id string, load func(context.Context) (value any, cost int64, err error)) (any, error)
+	// Put keeps a value that was not loaded but made.
+	Put(id string, value any, cost int64)
 	// Has reports whether the value is there now.
 	Has(id string) bool
 }
