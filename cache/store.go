@@ -271,7 +271,7 @@ func (s *store) Put(ctx context.Context, address string, r io.Reader, opt object
 		return s.Store.Put(ctx, address, r, opt)
 	}
 	w := &whole{data: make([]byte, 0, opt.Size)}
-	i, err := s.Store.Put(ctx, address, io.TeeReader(r, w), opt)
+	i, err := s.Store.Put(ctx, address, w.keep(r), opt)
 	if err != nil || int64(len(w.data)) != i.Size {
 		return i, err
 	}
@@ -281,6 +281,29 @@ func (s *store) Put(ctx context.Context, address string, r io.Reader, opt object
 	}
 	s.keepWhole(k, w.data)
 	return i, nil
+}
+
+// keep returns r so that what is read is written to w. If r can be read again, so can it, and w then begins anew.
+func (w *whole) keep(r io.Reader) io.Reader {
+	tee := io.TeeReader(r, w)
+	if s, ok := r.(io.Seeker); ok {
+		return &rewinding{tee, s, w}
+	}
+	return tee
+}
+
+type rewinding struct {
+	io.Reader
+	s io.Seeker
+	w *whole
+}
+
+// Seek moves, to the start only.
+func (r *rewinding) Seek(off int64, whence int) (int64, error) {
+	if whence == io.SeekStart {
+		r.w.data = r.w.data[:0]
+	}
+	return r.s.Seek(off, whence)
 }
 
 // Close ends what is under way and closes the store.

@@ -63,7 +63,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *Daemon, err erro
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
 	objects := func(ctx context.Context, ns string) (object.Store, error) {
-		st, err := object.Open(ctx, ns, object.Options{LocalRoot: cfg.LocalRoot})
+		st, err := object.Open(ctx, ns, object.Options{LocalRoot: cfg.LocalRoot, Timeout: cfg.Store.Timeout, RetryFor: max(cfg.Store.Retry, 1)})
 		if err != nil {
 			return nil, err
 		}
