@@ -25,11 +25,12 @@ type part struct {
 	// spent is what was read so far, in records. From a share of the range on, reading it whole is the better bargain.
 	spent atomic.Int64
 	limit int64
+	cost  int64 // in memory, in bytes
 }
 
 const (
-	// partCost is what a part takes in memory, in bytes: properties, and the reader.
-	partCost = 16 << 10
+	// partCost is what a part takes in memory besides its tail, in bytes: properties, and the reader.
+	partCost = 8 << 10
 	// seekSpends is what finding a record costs, in records read: about those of the blocks that are read for it.
 	seekSpends = 16
 	// partShare is the share of a range, one in so many, that is read in parts before it is read whole.
@@ -41,14 +42,32 @@ const (
 	lastWindow  = 1024
 )
 
-// span is an object's bytes for the SSTable reader.
+// span is an object's bytes for the SSTable reader. Its tail is kept: the index is there.
 type span struct {
 	st   object.Store
 	o    object.Object
 	size int64
+	tail []byte
+}
+
+// tailOf is how much of a table's end is read at once and kept: most have their index, properties and footer in it.
+func tailOf(size int64) int64 { return min(size, max(16<<10, min(size/128, 256<<10))) }
+
+func newSpan(ctx context.Context, st object.Store, o object.Object, size int64) (*span, error) {
+	s := &span{st: st, o: o, size: size}
+	tail := make([]byte, tailOf(size))
+	if err := s.ReadAt(ctx, tail, size-int64(len(tail))); err != nil {
+		return nil, err
+	}
+	s.tail = tail
+	return s, nil
 }
 
 func (s *span) ReadAt(ctx context.Context, p []byte, off int64) error {
+	if at := off - (s.size - int64(len(s.tail))); at >= 0 && at+int64(len(p)) <= int64(len(s.tail)) {
+		copy(p, s.tail[at:])
+		return nil
+	}
 	n, err := s.st.ReadAt(ctx, s.o, p, off)
 	if n == len(p) {
 		return nil
@@ -81,7 +100,7 @@ func (s *Store) openPart(ctx context.Context, r *RangeInfo) (*part, error) {
 		if err != nil {
 			return nil, 0, err
 		}
-		return p, partCost, nil
+		return p, p.cost, nil
 	})
 	if err != nil {
 		return nil, err
@@ -96,11 +115,15 @@ func (s *Store) newPart(ctx context.Context, r *RangeInfo) (p *part, err error) 
 	if err != nil {
 		return nil, err
 	}
-	rd, err := sstable.NewReader(&span{s.objects, o, i.Size}, sstable.ReaderOptions{})
+	sp, err := newSpan(ctx, s.objects, o, i.Size)
 	if err != nil {
 		return nil, partError(string(r.ID), err)
 	}
-	p = &part{id: string(r.ID), r: rd, limit: r.Count / partShare}
+	rd, err := sstable.NewReader(sp, sstable.ReaderOptions{})
+	if err != nil {
+		return nil, partError(string(r.ID), err)
+	}
+	p = &part{id: string(r.ID), r: rd, cost: partCost + int64(len(sp.tail)), limit: r.Count / partShare}
 	runtime.AddCleanup(p, func(r *sstable.Reader) { r.Close() }, rd)
 	props := rd.Properties.UserProperties
 	if props[propType] != typeRanges || props[propMin] != r.MinKey || props[propMax] != r.MaxKey || props[propCount] != strconv.FormatInt(r.Count, 10) {

@@ -3,6 +3,7 @@ package committed
 import (
 	"context"
 	"sort"
+	"strings"
 
 	"github.com/lakefsfs/lakefsfs/graveler"
 )
@@ -101,18 +102,40 @@ func (w *walker) readAhead(r *RangeInfo) (view, error) {
 	return w.s.lookWhole(w.ctx, r)
 }
 
-// aheadParts is how many ranges a walk by seeks is run ahead of.
-const aheadParts = 4
+const (
+	aheadParts = 8 // ranges that a walk by seeks is run ahead of
+	aheadSeeks = 64 // seeks of it in a range that are foreseen
+)
 
-// prefetchParts reads the index of ranges that a walk by seeks comes to next.
-func (w *walker) prefetchParts(from int) {
+// prefetchParts reads what a walk by seeks is about to read of the next ranges, so that the disk has it ready: one that lists a
+// directory passes over each of its sub-directories, seeking beyond its last name as key does.
+func (w *walker) prefetchParts(from int, key string) {
 	if !w.s.inParts() {
 		return
 	}
-	s, ctx, ranges := w.s, context.WithoutCancel(w.ctx), w.ranges
+	s, ctx, ranges, level := w.s, context.WithoutCancel(w.ctx), w.ranges, strings.Count(key, "/")
 	for i := max(from, w.opened); i < min(from+aheadParts, len(ranges)); i++ {
 		w.opened = i + 1
-		go func() { _, _ = s.look(ctx, &ranges[i], ranges[i].MinKey, 1) }() // an error shows again when the walk gets there
+		go s.foresee(ctx, &ranges[i], level) // an error shows again when the walk gets there
+	}
+}
+
+// foresee looks at the first record of each directory of a level in a range.
+func (s *Store) foresee(ctx context.Context, r *RangeInfo, level int) {
+	for key, n := r.MinKey, 0; n < aheadSeeks && key <= r.MaxKey; n++ {
+		v, err := s.look(ctx, r, key, 1)
+		if err != nil || v.part == nil || v.len() == 0 {
+			return
+		}
+		at, end := v.key(0), 0
+		for range level + 1 {
+			i := strings.IndexByte(at[end:], '/')
+			if i < 0 {
+				return
+			}
+			end += i + 1
+		}
+		key = at[:end-1] + "0"
 	}
 }
 
@@ -149,7 +172,7 @@ func (w *walker) seek(key string) {
 	i := sort.Search(len(w.ranges), func(i int) bool { return w.ranges[i].MaxKey >= key })
 	if i != w.i {
 		if i == w.i+1 {
-			w.prefetchParts(i + 1)
+			w.prefetchParts(i+1, key)
 		}
 		w.i, w.at, w.j, w.whole = i, view{}, 0, false
 	}
