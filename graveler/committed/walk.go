@@ -103,7 +103,7 @@ func (w *walker) readAhead(r *RangeInfo) (view, error) {
 }
 
 const (
-	aheadParts = 8 // ranges that a walk by seeks is run ahead of
+	aheadParts = 8  // ranges that a walk by seeks is run ahead of
 	aheadSeeks = 64 // seeks of it in a range that are foreseen
 )
 
