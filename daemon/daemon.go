@@ -29,15 +29,16 @@ import (
 
 // Daemon is a running service.
 type Daemon struct {
-	cfg    Config
-	log    *slog.Logger
-	cache  *cache.Cache
-	spill  *spill.Store
-	eng    *local.Engine
-	http   *http.Server
-	lis    net.Listener
-	locks  *vfs.Locks
-	closed bool
+	cfg     Config
+	log     *slog.Logger
+	cache   *cache.Cache
+	spill   *spill.Store
+	eng     *local.Engine
+	http    *http.Server
+	lis     net.Listener
+	locks   *vfs.Locks
+	ballast *ballast
+	closed  bool
 
 	mu     sync.Mutex
 	mounts map[string]*mount
@@ -91,8 +92,10 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *Daemon, err erro
 	if namespace == "" {
 		namespace = "file://" + filepath.Join(cfg.Data, "objects")
 	}
+	d.ballast = newBallast(cfg.Data, log)
 	d.eng, err = local.Open(ctx, local.Config{
-		Dir: filepath.Join(cfg.Data, "meta"), Objects: objects, Spill: d.spill, DefaultNamespace: namespace, SyncEvery: cfg.Sync.Every, Logger: log,
+		OnFull: d.ballast.drop,
+		Dir:    filepath.Join(cfg.Data, "meta"), Objects: objects, Spill: d.spill, DefaultNamespace: namespace, SyncEvery: cfg.Sync.Every, Logger: log,
 		Tables: func(ns string) committed.TableCache { return d.cache.Tables(ns) },
 	})
 	if err != nil {
@@ -235,6 +238,9 @@ func (d *Daemon) Close() error {
 	}
 	if d.eng != nil {
 		errs = append(errs, d.eng.Close())
+	}
+	if d.ballast != nil {
+		d.ballast.close()
 	}
 	if d.cache != nil {
 		errs = append(errs, d.cache.Close())

@@ -119,6 +119,9 @@ type Entries interface {
 	// Move renames every entry whose path starts with from to start with to instead, and removes every entry under to
 	// that was there before, in one atomic step however many there are. Both end in "/". No bytes move.
 	Move(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, from, to string) error
+	// Exchange makes two paths change places with all that is under them, in one atomic step. A path that ends in "/" is a
+	// directory, another a file; neither may lie in the other.
+	Exchange(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, a, b string) error
 	// Reset drops what is staged on a branch: at the path and under path + "/", or all if path is "".
 	Reset(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, path string) error
 }
@@ -266,7 +269,21 @@ type Event struct {
 	Paths []string
 	// Unchanged tells, of HeadMoved, that the branch shows what it showed before, as after a commit of its staging.
 	Unchanged bool
-	Lost      bool // events were dropped before this one: anything may have changed
+	Lost      bool   // events were dropped before this one: anything may have changed
+	Origin    uint64 // who made the change, see WithOrigin; 0 if nobody said
+}
+
+type originKey struct{}
+
+// WithOrigin marks the changes made under a context: their events carry the number, so that who made them knows them for its own.
+func WithOrigin(ctx context.Context, origin uint64) context.Context {
+	return context.WithValue(ctx, originKey{}, origin)
+}
+
+// OriginOf is the number that WithOrigin gave, 0 if none.
+func OriginOf(ctx context.Context) uint64 {
+	n, _ := ctx.Value(originKey{}).(uint64)
+	return n
 }
 
 // SpillScheme is the URL scheme of the bytes of pending entries: SpillScheme + content id.

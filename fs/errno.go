@@ -42,5 +42,8 @@ func errnoOf(err error) syscall.Errno {
 			return no
 		}
 	}
+	if errors.Is(err, syscall.EFBIG) {
+		return syscall.EFBIG // TooLarge is a name's errno
+	}
 	return errnos[graveler.KindOf(err)]
 }

@@ -34,15 +34,23 @@ import (
 
 // mounted is a real mount over a real engine.
 type mounted struct {
-	eng *local.Engine
-	dir string // of the mount
-	mnt *Mount
-	fs  *vfs.FS
+	eng   *local.Engine
+	spill *spill.Store
+	locks *vfs.Locks
+	opt   Options
+	dir   string // of the mount
+	mnt   *Mount
+	fs    *vfs.FS
+	extra int
 }
 
-func mount(t *testing.T) *mounted {
+func mount(t *testing.T) *mounted { return mountWith(t, Options{}) }
+
+func mountWith(t *testing.T, opt Options) *mounted {
 	t.Helper()
 	d := t.TempDir()
+	os.Chmod(d, 0o755)
+	os.Chmod(filepath.Dir(d), 0o755) // other users may go there
 	c, err := cache.NewCache(cache.Options{MemoryBytes: 64 << 20})
 	if err != nil {
 		t.Fatal(err)
@@ -63,24 +71,78 @@ func mount(t *testing.T) *mounted {
 	if _, err := eng.CreateRepository(t.Context(), engine.CreateRepository{ID: "repo"}); err != nil {
 		t.Fatal(err)
 	}
-	tree, err := vfs.New(t.Context(), vfs.Config{Engine: eng, Spill: sp, Control: control.New(eng), UID: uint32(os.Getuid()), GID: uint32(os.Getgid())})
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := d + "/mnt"
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	m, err := New(tree, Options{Dir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
+	m := &mounted{eng: eng, spill: sp, locks: new(vfs.Locks), opt: opt, dir: d + "/mnt"}
+	m.mnt, m.fs = m.at(t, m.dir, graveler.Place{})
 	t.Cleanup(func() {
-		if err := m.Unmount(); err != nil {
+		if err := m.mnt.Unmount(); err != nil {
 			t.Error(err)
 		}
 	})
-	return &mounted{eng: eng, dir: dir, mnt: m, fs: tree}
+	return m
+}
+
+// at mounts a place of the engine at a directory.
+func (m *mounted) at(t *testing.T, dir string, p graveler.Place) (*Mount, *vfs.FS) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	tree, err := vfs.New(t.Context(), vfs.Config{Engine: m.eng, Spill: m.spill, Control: control.New(m.eng), Locks: m.locks, Place: p, UID: uint32(os.Getuid()), GID: uint32(os.Getgid())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	opt := m.opt
+	opt.Dir = dir
+	mnt, err := New(tree, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mnt, tree
+}
+
+// another mounts a place a second time, beside the first.
+func (m *mounted) another(t *testing.T, place string) string {
+	t.Helper()
+	var p graveler.Place
+	if place != "" {
+		var err error
+		if p, err = graveler.ParsePlace(place); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.extra++
+	dir := fmt.Sprintf("%s-%d", m.dir, m.extra)
+	mnt, _ := m.at(t, dir, p)
+	t.Cleanup(func() {
+		if err := mnt.Unmount(); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// again unmounts and mounts: nothing is left of what the tree and the kernel knew.
+func (m *mounted) again(t *testing.T) {
+	t.Helper()
+	if err := m.mnt.Unmount(); err != nil {
+		t.Fatal(err)
+	}
+	m.mnt, m.fs = m.at(t, m.dir, graveler.Place{})
+}
+
+func (m *mounted) commit(t *testing.T) {
+	t.Helper()
+	write(t, m.path(".lakefs/commit"), "c\n")
+}
+
+// states runs a test of what was staged, then committed, then of a tree that had forgotten it.
+func (m *mounted) states(t *testing.T, check func(state string)) {
+	t.Helper()
+	check("staged")
+	m.commit(t)
+	check("committed")
+	m.again(t)
+	check("forgotten")
 }
 
 func (m *mounted) path(p string) string { return filepath.Join(m.dir, "repo/@main", p) }
@@ -317,45 +379,13 @@ func TestFiles(t *testing.T) {
 	if got := read(t, m.path("big")); got != string(big) {
 		t.Error("a big file differs")
 	}
-	// In another process: a page fault of this one would hold up the garbage collector, which the answer to it may need.
 	sum := sha256.Sum256(big)
-	c := exec.Command(os.Args[0], "-test.run", "^TestMapped$")
-	c.Env = append(os.Environ(), "LAKEFSFS_TEST_MAPPED="+m.path("big"), "LAKEFSFS_TEST_SUM="+hex.EncodeToString(sum[:]))
-	if out, err := c.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	if err := other(t, "mapped", m.path("big"), hex.EncodeToString(sum[:])).Run(); err != nil {
+		t.Fatal(err)
 	}
 	if got := read(t, m.path("big")); got[1<<20:1<<20+6] != "mapped" {
 		t.Error("a write through the mapping is lost")
 	}
-}
-
-// TestMapped is the other process of TestFiles.
-func TestMapped(t *testing.T) {
-	name := os.Getenv("LAKEFSFS_TEST_MAPPED")
-	if name == "" {
-		t.Skip("run by TestFiles")
-	}
-	fd, err := os.OpenFile(name, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer fd.Close()
-	fi, err := fd.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	mm, err := unix.Mmap(int(fd.Fd()), 0, int(fi.Size()), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if sum := sha256.Sum256(mm); hex.EncodeToString(sum[:]) != os.Getenv("LAKEFSFS_TEST_SUM") {
-		t.Error("the mapping differs")
-	}
-	copy(mm[1<<20:], "mapped")
-	if err := unix.Msync(mm, unix.MS_SYNC); err != nil {
-		t.Fatal(err)
-	}
-	unix.Munmap(mm)
 }
 
 func TestNamesAndErrors(t *testing.T) {
@@ -560,8 +590,8 @@ func TestAgainstPlainDirectory(t *testing.T) {
 		}
 		return n
 	}
-	for step := range 3000 {
-		op, p, q, k := r.IntN(12), name(), name(), r.IntN(5000)
+	for step := range 4000 {
+		op, p, q, k := r.IntN(15), name(), name(), r.IntN(5000)
 		do := func(root string) error {
 			p, q := filepath.Join(root, p), filepath.Join(root, q)
 			switch op {
@@ -587,6 +617,10 @@ func TestAgainstPlainDirectory(t *testing.T) {
 				return err
 			case 10:
 				return os.Symlink(q[len(root):], p)
+			case 11, 12:
+				return syscall.Link(p, q)
+			case 13:
+				return unix.Renameat2(unix.AT_FDCWD, p, unix.AT_FDCWD, q, unix.RENAME_EXCHANGE)
 			}
 			return os.Chmod(p, os.FileMode(0o600+k%64))
 		}
@@ -604,6 +638,48 @@ func TestAgainstPlainDirectory(t *testing.T) {
 			if out, err := exec.Command("diff", "-r", "--no-dereference", plain, m.path("")).CombinedOutput(); err != nil {
 				t.Fatalf("step %d: %s", step, out)
 			}
+			sameTree(t, step, plain, m.path(""))
 		}
+		if step%1000 == 700 {
+			m.again(t)
+			sameTree(t, step, plain, m.path(""))
+		}
+	}
+}
+
+// sameTree compares what stat tells, and which names are one file.
+func sameTree(t *testing.T, step int, plain, dir string) {
+	t.Helper()
+	ino, path := map[uint64]uint64{}, map[uint64]string{}
+	err := filepath.WalkDir(plain, func(p string, _ os.DirEntry, err error) error {
+		if err != nil || p == plain {
+			return err
+		}
+		var a, b unix.Stat_t
+		if err := unix.Lstat(p, &a); err != nil {
+			return err
+		}
+		name := p[len(plain):]
+		if err := unix.Lstat(filepath.Join(dir, name), &b); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if a.Mode != b.Mode || a.Mode&unix.S_IFMT != unix.S_IFDIR && (a.Nlink != b.Nlink || a.Size != b.Size) {
+			return fmt.Errorf("%s: mode %o links %d size %d, plain has %o %d %d", name, b.Mode, b.Nlink, b.Size, a.Mode, a.Nlink, a.Size)
+		}
+		if was, ok := ino[a.Ino]; ok && was != b.Ino {
+			return fmt.Errorf("%s: number %d, its other name %s has %d", name, b.Ino, path[a.Ino], was)
+		}
+		ino[a.Ino], path[a.Ino] = b.Ino, name
+		return nil
+	})
+	if err != nil {
+		t.Fatalf("step %d: %v", step, err)
+	}
+	seen := map[uint64]string{}
+	for a, n := range ino {
+		if other, ok := seen[n]; ok {
+			t.Fatalf("step %d: %q and %q have the number %d", step, path[a], other, n)
+		}
+		seen[n] = path[a]
 	}
 }

@@ -28,7 +28,9 @@ type Options struct {
 	Data       string        // a directory on the disk whose room statfs tells; "" is Dir's
 	Deadline   time.Duration // of one request; 0 is 2 minutes
 	Source     string        // what mount(8) shows as the device
-	Logger     *slog.Logger
+	// NoPassthrough makes the kernel ask for all reads and writes, even where it could go to a local file itself.
+	NoPassthrough bool
+	Logger        *slog.Logger
 }
 
 // Mount is a mounted tree.
@@ -59,15 +61,18 @@ func New(tree *vfs.FS, opt Options) (*Mount, error) {
 	if opt.Data == "" {
 		opt.Data = filepath.Dir(dir)
 	}
-	s := &server{RawFileSystem: fuse.NewDefaultRawFileSystem(), fs: tree, log: opt.Logger, deadline: opt.Deadline, statfs: opt.Data}
+	s := &server{RawFileSystem: fuse.NewDefaultRawFileSystem(), fs: tree, log: opt.Logger, deadline: opt.Deadline, statfs: opt.Data, still: tree.Still()}
 	mo := &fuse.MountOptions{
 		AllowOther: opt.AllowOther, FsName: opt.Source, Name: "lakefs",
 		MaxWrite: 1 << 20, MaxBackground: 128, MaxReadAhead: 1 << 20,
 		Options:     []string{"default_permissions"},
-		DirectMount: os.Geteuid() == 0, EnableSymlinkCaching: true,
-		Logger: slog.NewLogLogger(opt.Logger.Handler(), slog.LevelWarn),
+		DirectMount: os.Geteuid() == 0, EnableSymlinkCaching: true, EnableLocks: true,
+		// With them an open that truncates is one request, and a write isn't preceded by a look for file capabilities.
+		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_HANDLE_KILLPRIV_V2,
+		MaxStackDepth:     1,
+		Logger:            slog.NewLogLogger(opt.Logger.Handler(), slog.LevelWarn),
 	}
-	if opt.ReadOnly {
+	if opt.ReadOnly || s.still {
 		mo.Options = append(mo.Options, "ro")
 	}
 	srv, err := fuse.NewServer(s, dir, mo)
@@ -76,12 +81,16 @@ func New(tree *vfs.FS, opt Options) (*Mount, error) {
 	}
 	s.srv = srv
 	tree.SetInvalidator(s)
+	if !opt.NoPassthrough {
+		tree.SetPasser(&passer{srv: srv})
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	tree.Watch(ctx)
 	m := &Mount{dir: dir, srv: srv, stop: func() { cancel(); tree.Wait() }, done: make(chan struct{})}
 	go func() {
 		srv.Serve()
 		cancel()
+		tree.Close()
 		close(m.done)
 	}()
 	if err := srv.WaitMount(); err != nil {

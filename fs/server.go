@@ -26,6 +26,7 @@ type server struct {
 	log                *slog.Logger
 	deadline           time.Duration
 	said               said
+	still              bool   // nothing in it can ever change
 	statfs             string // a directory on the file system that data is written to
 }
 
@@ -116,19 +117,20 @@ func (s *server) status(op string, err error) fuse.Status {
 	return fuse.Status(no)
 }
 
-func caller(h *fuse.InHeader) vfs.Caller { return vfs.Caller{UID: h.Uid, GID: h.Gid} }
+func caller(h *fuse.InHeader) vfs.Caller { return vfs.Caller{UID: h.Uid, GID: h.Gid, PID: h.Pid} }
 
 const blockSize = 4096
 
 func fillAttr(out *fuse.Attr, a *vfs.Attr) {
 	out.Ino = a.Ino
 	out.Size = a.Size
-	out.Blocks = (a.Size + 511) / 512
+	out.Blocks = a.Blocks
+	out.Rdev = a.Rdev
 	out.Blksize = blockSize
 	out.Mode = a.Mode
 	out.Nlink = a.Nlink
 	out.Owner = fuse.Owner{Uid: a.UID, Gid: a.GID}
-	out.SetTimes(&a.Mtime, &a.Mtime, &a.Ctime)
+	out.SetTimes(&a.Atime, &a.Mtime, &a.Ctime)
 }
 
 // attrTimeout is how long attributes hold: of a file that somebody else may be writing, not at all.
@@ -215,6 +217,7 @@ func (s *server) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.A
 	if fh, ok := in.GetFh(); ok {
 		set.Handle = vfs.Handle(fh)
 	}
+	set.Strip = in.Valid&setattrStrip != 0
 	a, err := s.fs.Setattr(ctx, caller(&in.InHeader), vfs.NodeID(in.NodeId), set)
 	if err != nil {
 		return s.status("setattr", err)
@@ -235,7 +238,7 @@ func (s *server) entry(op string, out *fuse.EntryOut, id vfs.NodeID, a vfs.Attr,
 func (s *server) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
 	ctx, end := s.begin(cancel)
 	defer end()
-	id, a, err := s.fs.Mknod(ctx, caller(&in.InHeader), vfs.NodeID(in.NodeId), name, in.Mode)
+	id, a, err := s.fs.Mknod(ctx, caller(&in.InHeader), vfs.NodeID(in.NodeId), name, in.Mode, in.Rdev)
 	return s.entry("mknod", out, id, a, err)
 }
 
@@ -254,7 +257,10 @@ func (s *server) Symlink(cancel <-chan struct{}, h *fuse.InHeader, target, name 
 }
 
 func (s *server) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
-	return fuse.Status(syscall.EPERM) // as file systems without hard links answer; programs then copy
+	ctx, end := s.begin(cancel)
+	defer end()
+	a, err := s.fs.Link(ctx, vfs.NodeID(in.Oldnodeid), vfs.NodeID(in.NodeId), name)
+	return s.entry("link", out, vfs.NodeID(in.Oldnodeid), a, err)
 }
 
 func (s *server) Readlink(cancel <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
@@ -286,14 +292,27 @@ func (s *server) Access(cancel <-chan struct{}, in *fuse.AccessIn) fuse.Status {
 	return fuse.ENOSYS // the kernel checks permissions itself
 }
 
-func openFlags(o vfs.Opened) uint32 {
+// Flags of requests that go-fuse has no names for.
+const (
+	setattrStrip = 1 << 11 // FATTR_KILL_SUIDGID
+	writeStrip   = 1 << 2  // FUSE_WRITE_KILL_SUIDGID
+)
+
+func fillOpen(out *fuse.OpenOut, o vfs.Opened) {
+	out.Fh = uint64(o.Handle)
 	switch {
 	case o.Direct:
-		return fuse.FOPEN_DIRECT_IO
+		out.OpenFlags = fuse.FOPEN_DIRECT_IO
+		return // its close matters
+	case o.Pass:
+		out.OpenFlags = fuse.FOPEN_PASSTHROUGH
+		out.BackingID = o.Backing
 	case o.Keep:
-		return fuse.FOPEN_KEEP_CACHE
+		out.OpenFlags = fuse.FOPEN_KEEP_CACHE
 	}
-	return 0
+	if o.NoFlush {
+		out.OpenFlags |= fuse.FOPEN_NOFLUSH
+	}
 }
 
 func (s *server) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
@@ -304,25 +323,53 @@ func (s *server) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, 
 		return s.status("create", err)
 	}
 	s.fillEntry(&out.EntryOut, id, &a)
-	out.Fh, out.OpenFlags = uint64(o.Handle), openFlags(o)
+	fillOpen(&out.OpenOut, o)
 	return fuse.OK
 }
 
-func (s *server) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+func (s *server) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
 	ctx, end := s.begin(cancel)
 	defer end()
-	o, err := s.fs.Open(ctx, vfs.NodeID(in.NodeId), int(in.Flags))
+	id, a, o, err := s.fs.Tmpfile(ctx, caller(&in.InHeader), vfs.NodeID(in.NodeId), int(in.Flags), in.Mode)
+	if err != nil {
+		return s.status("tmpfile", err)
+	}
+	s.fillEntry(&out.EntryOut, id, &a)
+	fillOpen(&out.OpenOut, o)
+	return fuse.OK
+}
+
+// Open opens a file. On a mount where nothing can change there is nothing to open: the kernel is told once, and asks no more.
+func (s *server) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	if s.still && !s.fs.IsControl(vfs.NodeID(in.NodeId)) {
+		return fuse.ENOSYS
+	}
+	ctx, end := s.begin(cancel)
+	defer end()
+	o, err := s.fs.Open(ctx, caller(&in.InHeader), vfs.NodeID(in.NodeId), int(in.Flags))
 	if err != nil {
 		return s.status("open", err)
 	}
-	out.Fh, out.OpenFlags = uint64(o.Handle), openFlags(o)
+	if in.Flags&syscall.O_TRUNC != 0 && in.Mode&fuse.OPEN_KILL_SUIDGID != 0 {
+		if _, err := s.fs.Setattr(ctx, caller(&in.InHeader), vfs.NodeID(in.NodeId), vfs.SetAttr{Strip: true}); err != nil {
+			s.fs.Release(o.Handle)
+			return s.status("open", err)
+		}
+	}
+	fillOpen(out, o)
 	return fuse.OK
 }
 
 func (s *server) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	ctx, end := s.begin(cancel)
 	defer end()
-	n, err := s.fs.Read(ctx, vfs.Handle(in.Fh), buf, int64(in.Offset))
+	var n int
+	var err error
+	if in.Fh == 0 {
+		n, err = s.fs.ReadNode(ctx, vfs.NodeID(in.NodeId), buf, int64(in.Offset))
+	} else {
+		n, err = s.fs.Read(ctx, vfs.Handle(in.Fh), buf, int64(in.Offset))
+	}
 	if err != nil {
 		return nil, s.status("read", err)
 	}
@@ -332,7 +379,7 @@ func (s *server) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse
 func (s *server) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	ctx, end := s.begin(cancel)
 	defer end()
-	n, err := s.fs.Write(ctx, vfs.Handle(in.Fh), caller(&in.InHeader), data, int64(in.Offset))
+	n, err := s.fs.Write(ctx, vfs.Handle(in.Fh), caller(&in.InHeader), in.WriteFlags&writeStrip != 0, data, int64(in.Offset))
 	if err != nil {
 		return 0, s.status("write", err)
 	}
@@ -342,7 +389,7 @@ func (s *server) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (u
 func (s *server) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 	ctx, end := s.begin(cancel)
 	defer end()
-	return s.status("close", s.fs.Flush(ctx, vfs.Handle(in.Fh), caller(&in.InHeader)))
+	return s.status("close", s.fs.Flush(ctx, vfs.Handle(in.Fh), caller(&in.InHeader), in.LockOwner))
 }
 
 func (s *server) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
@@ -369,35 +416,57 @@ func (s *server) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.Lseek
 	return s.status("lseek", err)
 }
 
-func (s *server) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+func (s *server) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
 	ctx, end := s.begin(cancel)
 	defer end()
-	h, err := s.fs.Opendir(ctx, vfs.NodeID(in.NodeId))
+	n, err := s.fs.CopyRange(ctx, vfs.Handle(in.FhIn), int64(in.OffIn), vfs.Handle(in.FhOut), int64(in.OffOut), int64(min(in.Len, 1<<32-4096)))
+	return uint32(n), s.status("copy_file_range", err)
+}
+
+// OpenDir opens a directory. The kernel keeps what it reads of it where it is told of changes; on a mount where nothing can change
+// it need not even open it.
+func (s *server) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	if s.still {
+		return fuse.ENOSYS
+	}
+	ctx, end := s.begin(cancel)
+	defer end()
+	h, keep, err := s.fs.Opendir(ctx, vfs.NodeID(in.NodeId))
 	if err != nil {
 		return s.status("opendir", err)
 	}
 	out.Fh = uint64(h)
+	if keep {
+		out.OpenFlags = fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE
+	}
 	return fuse.OK
 }
 
 func (s *server) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	ctx, end := s.begin(cancel)
 	defer end()
-	err := s.fs.Readdir(ctx, vfs.Handle(in.Fh), in.Offset, func(e *vfs.DirEntry) bool {
-		return out.AddDirEntry(fuse.DirEntry{Mode: e.Mode, Name: e.Name, Off: e.Off})
-	})
+	d, err := s.fs.OpenedDir(vfs.Handle(in.Fh), vfs.NodeID(in.NodeId))
+	if err == nil {
+		err = s.fs.Readdir(ctx, d, in.Offset, func(e *vfs.DirEntry) bool {
+			return out.AddDirEntry(fuse.DirEntry{Mode: e.Mode, Name: e.Name, Off: e.Off, Ino: e.Ino})
+		})
+	}
 	return s.status("readdir", err)
 }
 
 func (s *server) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	ctx, end := s.begin(cancel)
 	defer end()
-	err := s.fs.Readdir(ctx, vfs.Handle(in.Fh), in.Offset, func(e *vfs.DirEntry) bool {
-		entry := out.AddDirLookupEntry(fuse.DirEntry{Mode: e.Mode, Name: e.Name, Off: e.Off})
+	d, err := s.fs.OpenedDir(vfs.Handle(in.Fh), vfs.NodeID(in.NodeId))
+	if err != nil {
+		return s.status("readdir", err)
+	}
+	err = s.fs.Readdir(ctx, d, in.Offset, func(e *vfs.DirEntry) bool {
+		entry := out.AddDirLookupEntry(fuse.DirEntry{Mode: e.Mode, Name: e.Name, Off: e.Off, Ino: e.Ino})
 		if entry == nil {
 			return false
 		}
-		id, a, err := s.fs.LookupEntry(ctx, vfs.Handle(in.Fh), e)
+		id, a, err := s.fs.LookupEntry(ctx, d, e)
 		if err != nil {
 			*entry = fuse.EntryOut{} // the kernel looks it up when it is wanted
 			return true

@@ -7,6 +7,7 @@ import (
 	"hash"
 	"maps"
 	"slices"
+	"strconv"
 	"sync"
 )
 
@@ -108,6 +109,21 @@ func (e *Entry) Identity() []byte {
 		d.String(e.ContentType)
 	}
 	return d.Sum()
+}
+
+// Another reports whether e, in base's place, is another file although its identity is the same: its number tells. Rare, since the
+// time of modification is part of the identity; but two files must not have one number, so it counts as a change.
+func (e *Entry) Another(base *Entry) bool {
+	return e.Inode != 0 && base.Inode != 0 && e.Inode != base.Inode
+}
+
+// SetApart makes the identity of e differ from that of another file that is otherwise the same, by its number.
+func (e *Entry) SetApart() {
+	e.Metadata = maps.Clone(e.Metadata)
+	if e.Metadata == nil {
+		e.Metadata = make(map[string]string, 1)
+	}
+	e.Metadata[MetaInode] = strconv.FormatUint(e.Inode, 10)
 }
 
 // ComputeID returns the id that c's fields give it.

@@ -13,8 +13,9 @@ var (
 	tagName    = regexp.MustCompile(`^\w([-\w.]*[-\w])?$`)
 )
 
-// MaxPath is the longest path of an entry, in bytes.
-const MaxPath = 4096
+// MaxPath is the longest path of an entry, in bytes. It is above the 4,095 that one system call can name, since a directory can be
+// moved below another.
+const MaxPath = 16 << 10
 
 // maxRefName keeps "@" + name within a file name's 255 bytes.
 const maxRefName = 254

@@ -80,6 +80,13 @@ type Entry struct {
 	Metadata    map[string]string
 	ContentType string
 
+	// Inode is the file's number within its repository, 0 if none was given: the same for all names of a file, through rename
+	// and commit. Changed is when the file or its attributes last changed (ctime), Accessed when its access time was last
+	// set; zero if not known. None of them is part of the identity.
+	Inode    uint64
+	Changed  time.Time
+	Accessed time.Time
+
 	// Pending names the spill file that holds the bytes until they are settled, "" once Address names an object. Size and
 	// ETag of a pending entry are not yet known to staging: the spill file is the truth. Only a staged entry is ever
 	// pending, never a committed one.

@@ -42,6 +42,7 @@ type baseHeader struct {
 	Type      graveler.AddressType
 	Size      int64
 	MD5       string
+	ETag      string
 	Boot      string // boot id of the kernel that wrote local states
 }
 
@@ -59,7 +60,7 @@ type base struct {
 }
 
 func newBase(s *Store, id graveler.ContentID, b Base) (*base, error) {
-	h := baseHeader{Namespace: b.Namespace, Address: b.Object.Address, Type: b.Object.Type, Size: b.Object.Size, MD5: b.Object.MD5, Boot: s.boot}
+	h := baseHeader{Namespace: b.Namespace, Address: b.Object.Address, Type: b.Object.Type, Size: b.Object.Size, MD5: b.Object.MD5, ETag: b.ETag, Boot: s.boot}
 	j, err := json.Marshal(h)
 	if err != nil {
 		return nil, err
@@ -247,6 +248,10 @@ func (b *base) limit(size int64) error {
 	if size >= b.limits.Load() {
 		return nil
 	}
+	return b.setLimit(size)
+}
+
+func (b *base) setLimit(size int64) error {
 	if _, err := b.side.WriteAt(binary.BigEndian.AppendUint64(nil, uint64(size)), limitOffset); err != nil {
 		return err
 	}

@@ -177,7 +177,7 @@ func (f *File) Stat() (Info, error) {
 	if err != nil {
 		return Info{}, wrap("stat", f.c.id, err)
 	}
-	return Info{Size: fi.Size(), Mtime: fi.ModTime()}, nil
+	return infoOf(fi, f.c.base, 0), nil
 }
 
 // SetTimes sets the times; a zero one stays as it is.

@@ -29,6 +29,7 @@ type Settling struct {
 	size  int64
 	mtime time.Time
 	snap  bool
+	same  bool // it is still the object that it began as
 }
 
 // BeginSettle freezes a content that nobody has open for writing: an open for writing waits until Done or Abort. Conflict if a
@@ -57,12 +58,12 @@ func (s *Store) BeginSettle(ctx context.Context, id graveler.ContentID) (*Settli
 	st := &Settling{c: c, f: c.f, path: s.path(id)}
 	c.mu.Lock()
 	err = st.measure()
-	if err == nil && c.base != nil {
-		if err = c.base.complete(ctx, c.f); err == nil {
-			err = (&File{c: c}).SetTimes(time.Time{}, st.mtime)
-		}
-	}
+	st.same = err == nil && c.base != nil && c.base.h.ETag != "" && c.base.untouched(st.size)
+	complete := err == nil && c.base != nil && !st.same
 	c.mu.Unlock()
+	if complete {
+		err = st.Complete(ctx)
+	}
 	if err != nil {
 		st.Abort()
 		return nil, wrap("settle", id, err)

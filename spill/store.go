@@ -160,6 +160,7 @@ type Base struct {
 	Store     object.Store
 	Namespace string // the store's URL, to open it again after a restart
 	Object    object.Object
+	ETag      string // of the entry that names it; "" if the content may not become that entry's object again
 	Mtime     time.Time
 }
 
@@ -269,7 +270,19 @@ func (s *Store) Drop(ids ...graveler.ContentID) {
 type Info struct {
 	Size    int64
 	Mtime   time.Time
-	Writers int // handles open for writing
+	Blocks  uint64 // of 512 bytes, that it takes on disk
+	Writers int    // handles open for writing
+}
+
+func infoOf(fi os.FileInfo, b *base, writers int) Info {
+	i := Info{Size: fi.Size(), Mtime: fi.ModTime(), Writers: writers}
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		i.Blocks = uint64(st.Blocks)
+	}
+	if b != nil { // what is still the object's counts as if it were here
+		i.Blocks = max(i.Blocks, uint64(i.Size+511)/512)
+	}
+	return i
 }
 
 // Stat tells of a content; NotFound if it was settled or dropped.
@@ -294,7 +307,14 @@ func (s *Store) Stat(id graveler.ContentID) (Info, error) {
 	if err != nil {
 		return Info{}, wrap("stat", id, err)
 	}
-	return Info{Size: fi.Size(), Mtime: fi.ModTime(), Writers: writers}, nil
+	if c != nil {
+		return infoOf(fi, c.base, writers), nil
+	}
+	info := infoOf(fi, nil, writers)
+	if _, err := os.Lstat(s.path(id) + baseSuffix); err == nil {
+		info.Blocks = max(info.Blocks, uint64(info.Size+511)/512)
+	}
+	return info, nil
 }
 
 // ReadAt reads a content without a handle.
@@ -318,7 +338,7 @@ func wrap(op string, id graveler.ContentID, err error) error {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		k = graveler.NoSpace
 	case errors.Is(err, syscall.EFBIG):
-		k = graveler.TooLarge
+		return fmt.Errorf("%s spill file %s: %w: %w", op, id, err, graveler.TooLarge)
 	case errors.Is(err, iofs.ErrNotExist):
 		k = graveler.NotFound
 	case errors.Is(err, syscall.EINVAL), errors.Is(err, syscall.EOPNOTSUPP):

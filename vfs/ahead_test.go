@@ -123,12 +123,17 @@ func (at *aheadTest) dir(t *testing.T, name string) NodeID {
 
 func (at *aheadTest) list(t *testing.T, dir string) {
 	t.Helper()
-	h, err := at.fs.Opendir(t.Context(), at.dir(t, dir))
+	id := at.dir(t, dir)
+	h, _, err := at.fs.Opendir(t.Context(), id)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer at.fs.Releasedir(h)
-	if err := at.fs.Readdir(t.Context(), h, 0, func(*DirEntry) bool { return true }); err != nil {
+	d, err := at.fs.OpenedDir(h, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := at.fs.Readdir(t.Context(), d, 0, func(*DirEntry) bool { return true }); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -142,7 +147,7 @@ func (at *aheadTest) read(t *testing.T, dir string, i int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, err := at.fs.Open(t.Context(), id, os.O_RDONLY)
+	o, err := at.fs.Open(t.Context(), Caller{}, id, os.O_RDONLY)
 	if err != nil {
 		t.Fatal(err)
 	}

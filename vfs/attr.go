@@ -16,7 +16,9 @@ type SetAttr struct {
 	UID, GID     *uint32
 	Size         *int64
 	Atime, Mtime *time.Time
-	Handle       Handle // of an open file, 0 if none
+	// Strip asks for the set-user-id and set-group-id bits to be cleared, as a change of size or owner by anyone but root does.
+	Strip  bool
+	Handle Handle // of an open file, 0 if none
 }
 
 // Setattr changes attributes.
@@ -48,7 +50,12 @@ func (f *FS) Setattr(ctx context.Context, c Caller, id NodeID, set SetAttr) (Att
 			return Attr{}, err
 		}
 	}
-	if set.Mode != nil || set.UID != nil || set.GID != nil || set.Mtime != nil {
+	if set.Strip && n.kind == kindFile && set.UID == nil && set.GID == nil {
+		if err := f.dropPrivilegesLocked(ctx, n); err != nil {
+			return Attr{}, err
+		}
+	}
+	if set.Mode != nil || set.UID != nil || set.GID != nil || set.Atime != nil || set.Mtime != nil {
 		if err := f.setMeta(ctx, c, n, set); err != nil {
 			return Attr{}, err
 		}
@@ -62,13 +69,7 @@ func (f *FS) resize(ctx context.Context, n *node, size int64) error {
 		return graveler.Invalid
 	}
 	err := f.truncate(ctx, n, size)
-	if err == nil {
-		err = f.dropPrivilegesLocked(ctx, n)
-	}
-	if n.writers+n.readers == 0 && n.content != nil {
-		n.content.Close()
-		n.content, n.wopen = nil, false
-	}
+	f.idle(n)
 	return err
 }
 
@@ -96,26 +97,27 @@ func (f *FS) setMeta(ctx context.Context, c Caller, n *node, set SetAttr) error 
 			if n.kind == kindDir {
 				kind = fs.ModeDir
 			}
-			if set.UID != nil && *set.UID != p.UID || set.GID != nil && *set.GID != p.GID {
-				if set.UID != nil {
-					p.UID = *set.UID
+			if set.UID != nil {
+				p.UID = *set.UID
+			}
+			if set.GID != nil {
+				p.GID = *set.GID
+			}
+			if set.Strip && n.kind != kindDir {
+				// What made a program run as the old owner.
+				if p.Mode&0o010 != 0 {
+					p.Mode &^= fs.ModeSetgid
 				}
-				if set.GID != nil {
-					p.GID = *set.GID
-				}
-				// A change of owner drops what made a program run as the old one. The kernel keeps the bits for directories.
-				if n.kind != kindDir {
-					if p.Mode&0o010 != 0 {
-						p.Mode &^= fs.ModeSetgid
-					}
-					p.Mode &^= fs.ModeSetuid
-				}
+				p.Mode &^= fs.ModeSetuid
 			}
 			if set.Mode != nil {
 				p.Mode = fileMode(*set.Mode &^ syscall.S_IFMT)
 			}
 			p.Mode = p.Mode&^fs.ModeType | kind
 			e.Metadata[graveler.MetaPermissions] = p.String()
+		}
+		if set.Atime != nil {
+			e.Accessed = *set.Atime
 		}
 		if set.Mtime != nil {
 			e.SetMtime(*set.Mtime)
@@ -149,8 +151,8 @@ func (f *FS) dropPrivileges(ctx context.Context, n *node) error {
 }
 
 func (f *FS) dropPrivilegesLocked(ctx context.Context, n *node) error {
-	p, ok := permissions(&n.entry)
-	if !ok {
+	p := n.perm
+	if !n.hasPerm {
 		return nil
 	}
 	mode := p.Mode &^ fs.ModeSetuid

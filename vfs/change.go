@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/lakefsfs/lakefsfs/engine"
 	"github.com/lakefsfs/lakefsfs/graveler"
+	"github.com/lakefsfs/lakefsfs/spill"
 )
 
 func put(path string, e graveler.Entry) graveler.Change { return graveler.Change{Path: path, Entry: e} }
@@ -22,14 +24,14 @@ const emptyMD5 = "d41d8cd98f00b204e9800998ecf8427e"
 
 // stage stages changes that are reported back to nobody: this tree knows them.
 func (f *FS) stage(ctx context.Context, v *version, changes ...graveler.Change) error {
-	paths := make([]string, len(changes))
-	for i := range changes {
-		paths[i] = changes[i].Path
-	}
-	f.own.expect(v, paths)
-	err := f.eng.Stage(ctx, v.repo, graveler.BranchID(v.ref), changes)
-	if err != nil {
-		f.own.seen(v.repo, graveler.BranchID(v.ref), paths)
+	err := f.eng.Stage(engine.WithOrigin(ctx, f.origin), v.repo, graveler.BranchID(v.ref), changes)
+	f.made.Add(1)
+	if f.cfg.Locks.count.Load() > 1 {
+		paths := make([]string, len(changes))
+		for i := range changes {
+			paths[i] = changes[i].Path
+		}
+		f.tellPeers(v, paths)
 	}
 	return err
 }
@@ -39,8 +41,8 @@ func (f *FS) owner(dir *node, c Caller, mode uint32) graveler.Permissions {
 	p := graveler.Permissions{UID: c.UID, GID: c.GID, Mode: fileMode(mode)}
 	dir.mu.Lock()
 	defer dir.mu.Unlock()
-	if perm, ok := permissions(&dir.entry); ok && dir.has && perm.Mode&fs.ModeSetgid != 0 {
-		p.GID = perm.GID
+	if dir.hasPerm && dir.has && dir.perm.Mode&fs.ModeSetgid != 0 {
+		p.GID = dir.perm.GID
 		if p.Mode.IsDir() {
 			p.Mode |= fs.ModeSetgid
 		}
@@ -49,8 +51,9 @@ func (f *FS) owner(dir *node, c Caller, mode uint32) graveler.Permissions {
 }
 
 func newEntry(p graveler.Permissions) graveler.Entry {
-	e := graveler.Entry{AddressType: graveler.AddressRelative, ETag: emptyMD5, Metadata: map[string]string{graveler.MetaPermissions: p.String()}}
+	e := graveler.Entry{AddressType: graveler.AddressRelative, ETag: emptyMD5, Metadata: map[string]string{graveler.MetaPermissions: p.String()}, Inode: newInode()}
 	e.SetMtime(time.Now())
+	e.Changed = e.Modified
 	return e
 }
 
@@ -114,13 +117,31 @@ func (f *FS) touched(dir *node) {
 }
 
 // made makes the node of what was staged.
-func (f *FS) made(m *making, k kind, e graveler.Entry) *node {
-	n := f.child(m.dir, m.name, k, m.dir.v)
+func (f *FS) madeNode(m *making, k kind, e graveler.Entry) *node {
+	n := f.child(m.dir, m.name, k, m.dir.v, number(m.dir.v, &e, m.path))
 	n.mu.Lock()
-	n.valid, n.entry, n.has, n.ctime = true, e, k == kindDir, time.Now()
+	n.stale.Store(false)
+	n.has = k == kindDir
+	n.set(e)
+	if k == kindDir {
+		n.subdirs = 1
+		n.changed = time.Time{}
+	}
 	n.mu.Unlock()
 	f.touched(m.dir)
+	if k == kindDir {
+		m.dir.countDirs(1)
+	}
 	return n
+}
+
+// countDirs notes that subdirectories came or went, where their count is known.
+func (n *node) countDirs(by int) {
+	n.mu.Lock()
+	if n.subdirs > 0 {
+		n.subdirs = max(n.subdirs+by, 1)
+	}
+	n.mu.Unlock()
 }
 
 // Create makes and opens a file. With flags O_EXCL an existing one is an error; without, it is opened.
@@ -136,7 +157,7 @@ func (f *FS) Create(ctx context.Context, c Caller, parent NodeID, name string, f
 		if err != nil {
 			return 0, Attr{}, Opened{}, err
 		}
-		o, err := f.Open(ctx, id, flags)
+		o, err := f.Open(ctx, c, id, flags)
 		if err != nil {
 			f.Forget(id, 1)
 		} else if flags&syscall.O_TRUNC != 0 {
@@ -159,23 +180,57 @@ func (f *FS) Create(ctx context.Context, c Caller, parent NodeID, name string, f
 		sf.Close()
 		return 0, Attr{}, Opened{}, err
 	}
-	n := f.made(m, kindFile, e)
+	n := f.madeNode(m, kindFile, e)
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	a, o, err := f.openMade(ctx, c, n, sf, flags)
+	return n.id, a, o, err
+}
+
+// openMade opens a file that was just made with its content. Hold n.mu.
+func (f *FS) openMade(ctx context.Context, c Caller, n *node, sf *spill.File, flags int) (Attr, Opened, error) {
 	if n.content != nil {
 		n.content.Close()
 	}
 	n.content, n.wopen = sf, true
-	// The handle counts as a writer even if it reads only: the file must stay until it is closed.
-	write := flags&syscall.O_ACCMODE != syscall.O_RDONLY
-	if write {
-		n.writers++
-	} else {
-		n.readers++
-	}
+	fl := &file{n: n, write: flags&syscall.O_ACCMODE != syscall.O_RDONLY, append: flags&syscall.O_APPEND != 0, slow: f.slow(c), entry: n.entry}
+	// The handle counts even if it reads only: the file must stay until it is closed.
+	n.count(fl, 1)
+	o := f.opened(fl, c)
 	a, err := f.attrLocked(ctx, n)
-	h := f.addHandle(&file{n: n, write: write, append: flags&syscall.O_APPEND != 0, entry: e})
-	return n.id, a, Opened{Handle: h}, err
+	o.Handle = f.addHandle(fl)
+	return a, o, err
+}
+
+// Tmpfile makes and opens a file without a name (O_TMPFILE) in a directory; Link can give it one.
+func (f *FS) Tmpfile(ctx context.Context, c Caller, parent NodeID, flags int, mode uint32) (NodeID, Attr, Opened, error) {
+	dir, err := f.node(parent)
+	if err != nil {
+		return 0, Attr{}, Opened{}, err
+	}
+	if dir.kind != kindDir {
+		return 0, Attr{}, Opened{}, graveler.Denied
+	}
+	if err := f.writable(dir.v); err != nil {
+		return 0, Attr{}, Opened{}, err
+	}
+	sf, err := f.cfg.Spill.Create()
+	if err != nil {
+		return 0, Attr{}, Opened{}, err
+	}
+	e := newEntry(f.owner(dir, c, mode&^syscall.S_IFMT))
+	e.Pending = sf.ID()
+	n := &node{ino: number(dir.v, &e, ""), kind: kindFile, v: dir.v, dentry: dentry{parent: dir, name: fmt.Sprintf("#%d", e.Inode)}, lookups: 1, gone: true, unnamed: true, nameless: flags&syscall.O_EXCL != 0}
+	n.set(e)
+	f.mu.Lock()
+	n.id = f.nextID
+	f.nextID++
+	f.nodes[n.id] = n
+	f.mu.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	a, o, err := f.openMade(ctx, c, n, sf, flags)
+	return n.id, a, o, err
 }
 
 // makeEntry makes what has no bytes: a directory, a symbolic link, a special or an empty file.
@@ -196,21 +251,27 @@ func (f *FS) makeEntry(ctx context.Context, parent NodeID, name string, k kind, 
 	if err := f.stage(ctx, m.dir.v, put(path, e)); err != nil {
 		return 0, Attr{}, err
 	}
-	n := f.made(m, k, e)
+	n := f.madeNode(m, k, e)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	a, err := f.attrLocked(ctx, n)
 	return n.id, a, err
 }
 
-// Mknod makes an empty file, a named pipe or a socket.
-func (f *FS) Mknod(ctx context.Context, c Caller, parent NodeID, name string, mode uint32) (NodeID, Attr, error) {
+// Mknod makes an empty file, a named pipe, a socket or a device node.
+func (f *FS) Mknod(ctx context.Context, c Caller, parent NodeID, name string, mode, dev uint32) (NodeID, Attr, error) {
 	switch mode & syscall.S_IFMT {
-	case 0, syscall.S_IFREG, syscall.S_IFIFO, syscall.S_IFSOCK:
+	case 0, syscall.S_IFREG, syscall.S_IFIFO, syscall.S_IFSOCK, syscall.S_IFCHR, syscall.S_IFBLK: // the kernel asks who may make devices
 	default:
-		return 0, Attr{}, syscall.EPERM
+		return 0, Attr{}, syscall.EINVAL
 	}
-	return f.makeEntry(ctx, parent, name, kindFile, func(dir *node) graveler.Entry { return newEntry(f.owner(dir, c, mode)) })
+	return f.makeEntry(ctx, parent, name, kindFile, func(dir *node) graveler.Entry {
+		e := newEntry(f.owner(dir, c, mode))
+		if t := mode & syscall.S_IFMT; t == syscall.S_IFCHR || t == syscall.S_IFBLK {
+			e.Metadata[graveler.MetaDevice] = strconv.FormatUint(uint64(dev), 10)
+		}
+		return e
+	})
 }
 
 // Mkdir makes a directory; above the versions, a branch or a repository.
@@ -268,7 +329,7 @@ func (f *FS) Symlink(ctx context.Context, c Caller, parent NodeID, name, target 
 func (f *FS) dirMarker(ctx context.Context, dir *node, leaving string) ([]graveler.Change, error) {
 	path := f.pathOf(dir)
 	dir.mu.Lock()
-	has := dir.has && dir.valid
+	has := dir.has && dir.fresh()
 	dir.mu.Unlock()
 	if path == "" || has {
 		return nil, nil
@@ -287,8 +348,10 @@ func (f *FS) dirMarker(ctx context.Context, dir *node, leaving string) ([]gravel
 		}
 	}
 	e := newEntry(graveler.Permissions{UID: f.cfg.UID, GID: f.cfg.GID, Mode: 0o755 | fs.ModeDir})
+	e.Inode = graveler.InodeOf(path + "/")
 	dir.mu.Lock()
-	dir.has, dir.entry, dir.valid = true, e, true
+	dir.has = true
+	dir.set(e)
 	dir.mu.Unlock()
 	return []graveler.Change{put(path+"/", e)}, nil
 }
@@ -314,22 +377,25 @@ func (f *FS) Unlink(ctx context.Context, parent NodeID, name string) error {
 	if err != nil {
 		return err
 	}
+	defer f.lockNames(m.dir.v, &found.Object)()
 	if err := f.holdOpen(m.dir, name, &found.Object); err != nil {
 		return err
 	}
-	if err := f.stage(ctx, m.dir.v, append(changes, remove(m.path))...); err != nil {
+	rest, err := f.withoutName(ctx, m.dir.v, &found.Object, m.path)
+	if err != nil {
 		return err
 	}
-	f.drop(m.dir, name)
+	changes = append(append(changes, remove(m.path)), rest...)
+	if err := f.stage(ctx, m.dir.v, changes...); err != nil {
+		return err
+	}
+	f.dropName(m.dir, name, rest)
 	f.touched(m.dir)
 	return nil
 }
 
 // holdOpen makes sure that handles of a pending file keep its bytes when its name goes.
 func (f *FS) holdOpen(dir *node, name string, e *graveler.Entry) error {
-	if e.Pending == "" {
-		return nil
-	}
 	f.mu.Lock()
 	n := dir.children[name]
 	f.mu.Unlock()
@@ -338,8 +404,11 @@ func (f *FS) holdOpen(dir *node, name string, e *graveler.Entry) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.writers+n.readers > 0 && n.content == nil {
-		n.entry, n.valid = *e, true
+	if n.kind == kindFile {
+		n.ctime = time.Now()
+	}
+	if e.Pending != "" && n.writers+n.readers > 0 && n.content == nil {
+		n.set(*e)
 		if err := f.openContent(n, false); err != nil && graveler.KindOf(err) != graveler.NotFound {
 			return err
 		}
@@ -352,7 +421,7 @@ func (f *FS) drop(dir *node, name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if n := dir.children[name]; n != nil {
-		f.unlink(n)
+		f.cut(n, dentry{dir, name})
 	}
 }
 
@@ -404,188 +473,8 @@ func (f *FS) Rmdir(ctx context.Context, parent NodeID, name string) error {
 	}
 	f.drop(m.dir, name)
 	f.touched(m.dir)
+	m.dir.countDirs(-1)
 	return nil
-}
-
-// Rename flags, as renameat2(2)'s.
-const (
-	RenameNoReplace = 1
-	RenameExchange  = 2
-)
-
-// Rename renames a file or a directory, atomically.
-func (f *FS) Rename(ctx context.Context, from NodeID, oldName string, to NodeID, newName string, flags uint32) error {
-	a, err := f.node(from)
-	if err != nil {
-		return err
-	}
-	b, err := f.node(to)
-	if err != nil {
-		return err
-	}
-	if a.kind < kindDir || b.kind < kindDir {
-		if a.kind != b.kind {
-			return syscall.EXDEV
-		}
-		return f.renameTop(ctx, a, oldName, b, newName)
-	}
-	if a.kind != kindDir || b.kind != kindDir {
-		return graveler.Denied
-	}
-	if err := f.writable(a.v); err != nil {
-		return err
-	}
-	if err := f.writable(b.v); err != nil {
-		return err
-	}
-	if *vKey(a.v) != *vKey(b.v) {
-		return syscall.EXDEV
-	}
-	if flags&^(RenameNoReplace|RenameExchange) != 0 || flags == RenameNoReplace|RenameExchange {
-		return graveler.Invalid
-	}
-	if len(newName) > 255 {
-		return graveler.TooLarge
-	}
-	if oldName == ctlName || newName == ctlName {
-		return graveler.Denied
-	}
-	f.moving.Lock()
-	defer f.moving.Unlock()
-	if f.isGone(a) || f.isGone(b) {
-		return graveler.NotFound
-	}
-	aDir, bDir := f.pathOf(a), f.pathOf(b)
-	defer f.cfg.Locks.lock(f.cfg.Locks.index(a.v, aDir), f.cfg.Locks.index(b.v, bDir))()
-	src, dst := join(aDir, oldName), join(bDir, newName)
-	return f.rename(ctx, &moveOp{a: a, b: b, oldName: oldName, newName: newName, src: src, dst: dst, flags: flags})
-}
-
-type moveOp struct {
-	a, b             *node
-	oldName, newName string
-	src, dst         string
-	flags            uint32
-}
-
-func (f *FS) rename(ctx context.Context, m *moveOp) error {
-	v := m.a.v
-	s, err := f.eng.Lookup(ctx, v.repo, v.ref, m.src)
-	if err != nil {
-		return err
-	}
-	if !s.HasPrefix && !s.HasObject {
-		return graveler.NotFound
-	}
-	if m.src == m.dst {
-		return nil
-	}
-	if s.HasPrefix && strings.HasPrefix(m.dst, m.src+"/") {
-		return graveler.Invalid
-	}
-	d, err := f.eng.Lookup(ctx, v.repo, v.ref, m.dst)
-	if err != nil {
-		return err
-	}
-	exists := d.HasPrefix || d.HasObject
-	if m.flags&RenameExchange != 0 {
-		if !exists {
-			return graveler.NotFound
-		}
-		if s.HasPrefix || d.HasPrefix {
-			return fmt.Errorf("exchange of directories: %w", syscall.EINVAL)
-		}
-		if err := f.stage(ctx, v, put(m.src, d.Object), put(m.dst, s.Object)); err != nil {
-			return err
-		}
-		f.swapNodes(m)
-		return nil
-	}
-	if exists {
-		switch {
-		case m.flags&RenameNoReplace != 0:
-			return graveler.Exists
-		case s.HasPrefix && !d.HasPrefix:
-			return graveler.NotDir
-		case !s.HasPrefix && d.HasPrefix:
-			if strings.HasPrefix(m.src, m.dst+"/") {
-				return graveler.NotEmpty
-			}
-			return graveler.IsDir
-		case d.HasPrefix:
-			for _, err := range f.eng.List(ctx, v.repo, v.ref, engine.ListQuery{Prefix: m.dst + "/", Delimiter: "/", Limit: 1}) {
-				if err != nil {
-					return err
-				}
-				return graveler.NotEmpty
-			}
-		default:
-			if err := f.holdOpen(m.b, m.newName, &d.Object); err != nil {
-				return err
-			}
-		}
-	}
-	marker, err := f.dirMarker(ctx, m.a, m.oldName)
-	if err != nil {
-		return err
-	}
-	if s.HasPrefix {
-		if len(marker) > 0 {
-			if err := f.stage(ctx, v, marker...); err != nil {
-				return err
-			}
-		}
-		if err := f.eng.Move(ctx, v.repo, graveler.BranchID(v.ref), m.src+"/", m.dst+"/"); err != nil {
-			return err
-		}
-	} else if err := f.stage(ctx, v, append(marker, put(m.dst, s.Object), remove(m.src))...); err != nil {
-		return err
-	}
-	f.moveNode(m)
-	return nil
-}
-
-// moveNode moves the node of a renamed name, whose number stays.
-func (f *FS) moveNode(m *moveOp) {
-	f.mu.Lock()
-	if old := m.b.children[m.newName]; old != nil {
-		f.unlink(old)
-	}
-	n := m.a.children[m.oldName]
-	if n != nil {
-		delete(m.a.children, m.oldName)
-		n.parent, n.name = m.b, m.newName
-		m.b.children[m.newName] = n
-		f.free(m.a)
-	}
-	f.mu.Unlock()
-	now := time.Now()
-	for _, x := range []*node{m.a, m.b} {
-		f.touched(x)
-	}
-	if n != nil {
-		n.mu.Lock()
-		n.ctime = now
-		n.mu.Unlock()
-	}
-}
-
-func (f *FS) swapNodes(m *moveOp) {
-	f.mu.Lock()
-	x, y := m.a.children[m.oldName], m.b.children[m.newName]
-	delete(m.a.children, m.oldName)
-	delete(m.b.children, m.newName)
-	if x != nil {
-		x.parent, x.name = m.b, m.newName
-		m.b.children[m.newName] = x
-	}
-	if y != nil {
-		y.parent, y.name = m.a, m.oldName
-		m.a.children[m.oldName] = y
-	}
-	f.mu.Unlock()
-	f.touched(m.a)
-	f.touched(m.b)
 }
 
 // restage changes the metadata of a file's or a directory's entry.
@@ -601,6 +490,7 @@ func (f *FS) restageLocked(ctx context.Context, n *node, edit func(e *graveler.E
 	if err := f.refresh(ctx, n); err != nil {
 		return err
 	}
+	defer f.lockNames(n.v, &n.entry)()
 	path := f.pathOf(n)
 	e := n.entry
 	e.Metadata = maps.Clone(e.Metadata)
@@ -608,6 +498,7 @@ func (f *FS) restageLocked(ctx context.Context, n *node, edit func(e *graveler.E
 		path += "/"
 		if !n.has {
 			e = newEntry(graveler.Permissions{UID: f.cfg.UID, GID: f.cfg.GID, Mode: 0o755 | fs.ModeDir})
+			e.Inode = graveler.InodeOf(path)
 		}
 	}
 	if e.Metadata == nil {
@@ -616,12 +507,18 @@ func (f *FS) restageLocked(ctx context.Context, n *node, edit func(e *graveler.E
 	if err := edit(&e); err != nil {
 		return err
 	}
+	e.Changed = time.Now()
 	if !f.isGone(n) && path != "/" {
-		if err := f.stage(ctx, n.v, put(path, e)); err != nil {
+		changes, err := f.puts(ctx, n.v, path, e)
+		if err != nil {
+			return err
+		}
+		if err := f.stage(ctx, n.v, changes...); err != nil {
 			return err
 		}
 	}
-	n.entry, n.ctime, n.valid = e, time.Now(), true
+	n.ctime = e.Changed
+	n.set(e)
 	if n.kind == kindDir {
 		n.has = true
 	}
@@ -634,9 +531,10 @@ func (f *FS) passingLink(ctx context.Context, p *node, name, target string) (Nod
 	e := newEntry(graveler.Permissions{UID: f.cfg.UID, GID: f.cfg.GID, Mode: fs.ModeSymlink | 0o777})
 	e.Metadata[graveler.MetaSymlink] = target
 	f.mu.Lock()
-	n := &node{id: f.nextID, kind: kindFile, v: &version{moves: true}, parent: p, name: name, lookups: 1, gone: true, valid: true, entry: e}
+	n := &node{id: f.nextID, kind: kindFile, v: &version{moves: true}, dentry: dentry{p, name}, lookups: 1, gone: true}
 	f.nextID++
-	n.ino = inode(n) + 1
+	n.set(e)
+	n.ino = specialNumber(n)
 	f.nodes[n.id] = n
 	f.mu.Unlock()
 	a, err := f.attr(ctx, n)

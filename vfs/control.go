@@ -22,9 +22,9 @@ func (f *FS) lookupCtl(ctx context.Context, p *node, name string) (*node, error)
 		if err != nil {
 			return nil, err
 		}
-		n := f.child(p, name, kindObject, p.v)
+		n := f.child(p, name, kindObject, p.v, 0)
 		n.mu.Lock()
-		n.valid, n.entry = true, e
+		n.set(e)
 		n.mu.Unlock()
 		return n, nil
 	}
@@ -33,7 +33,7 @@ func (f *FS) lookupCtl(ctx context.Context, p *node, name string) (*node, error)
 	}
 	for _, known := range f.cfg.Control.Names(p.v.writable) {
 		if known == name {
-			return f.child(p, name, kindCtlFile, p.v), nil
+			return f.child(p, name, kindCtlFile, p.v, 0), nil
 		}
 	}
 	return nil, graveler.NotFound

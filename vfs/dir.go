@@ -35,27 +35,80 @@ type dir struct {
 	names []DirEntry // of it
 	end   bool       // no page follows
 	all   bool       // names is everything, in one page
+	told  uint64     // counts of changes, by others and of this tree, when it was read
+	made  uint64
 }
 
-// Opendir opens a directory.
-func (f *FS) Opendir(ctx context.Context, id NodeID) (Handle, error) {
+// OpenDir is an open directory.
+type OpenDir = *dir
+
+// Opendir opens a directory. keep tells that the kernel may keep its names: it is told when they change.
+func (f *FS) Opendir(ctx context.Context, id NodeID) (h Handle, keep bool, err error) {
 	n, err := f.node(id)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	if !n.isDir() {
-		return 0, graveler.NotDir
+		return 0, false, graveler.NotDir
 	}
-	return f.addHandle(&dir{n: n, cur: -1}), nil
+	keep = n.kind == kindDir && !f.shared(n.v) && !n.v.moves
+	return f.addHandle(&dir{n: n, cur: -1}), keep, nil
+}
+
+// OpenedDir returns an open directory; where directories need not be opened (Still), the handle is 0 and the node tells.
+func (f *FS) OpenedDir(h Handle, id NodeID) (OpenDir, error) {
+	if v, ok := f.handles.Load(h); ok {
+		if d, ok := v.(*dir); ok {
+			return d, nil
+		}
+	}
+	if h == 0 && f.Still() {
+		n, err := f.node(id)
+		if err != nil {
+			return nil, err
+		}
+		if !n.isDir() {
+			return nil, graveler.NotDir
+		}
+		return f.stillDirs.get(n), nil
+	}
+	return nil, fmt.Errorf("handle %d: %w", h, syscall.EBADF)
+}
+
+// Still reports whether nothing in the tree can ever change: it shows one commit.
+func (f *FS) Still() bool {
+	return f.root.kind == kindDir && !f.root.v.writable && !f.root.v.moves
+}
+
+// IsControl reports whether a node is a control file, whose content is made when it is opened.
+func (f *FS) IsControl(id NodeID) bool {
+	n, err := f.node(id)
+	return err == nil && n.kind == kindCtlFile
+}
+
+// stillDirs keeps the pages of the directories that are being read without an open, the last few of them.
+type stillDirs struct {
+	mu   sync.Mutex
+	last [16]*dir
+	next int
+}
+
+func (s *stillDirs) get(n *node) *dir {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range s.last {
+		if d != nil && d.n == n {
+			return d
+		}
+	}
+	d := &dir{n: n, cur: -1}
+	s.last[s.next%len(s.last)] = d
+	s.next++
+	return d
 }
 
 // Readdir gives names from a position on to yield, until it returns false or the end. After each name the position is its Off.
-func (f *FS) Readdir(ctx context.Context, h Handle, off uint64, yield func(*DirEntry) bool) error {
-	v, _ := f.handles.Load(h)
-	d, ok := v.(*dir)
-	if !ok {
-		return fmt.Errorf("handle %d: %w", h, syscall.EBADF)
-	}
+func (f *FS) Readdir(ctx context.Context, d OpenDir, off uint64, yield func(*DirEntry) bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for given := 0; ; {
@@ -101,17 +154,30 @@ func (f *FS) fill(ctx context.Context, d *dir, off uint64) error {
 		return err
 	}
 	want := int(off / page)
-	if want == d.cur && off > 0 {
-		return nil
-	}
 	if off == 0 {
 		f.ahead.list(d.n)
-		d.pages, d.cur = []string{""}, -1
 	}
-	if want >= len(d.pages) {
-		d.names, d.end = nil, true
+	if want == d.cur && (off > 0 || !d.n.v.writable) {
 		return nil
 	}
+	if off == 0 && d.n.v.writable || len(d.pages) == 0 {
+		d.pages, d.cur = []string{""}, -1 // from the start again, with what there is now
+	}
+	// A page's start is known from the one before it.
+	for {
+		next := min(want, len(d.pages)-1)
+		if err := f.readPage(ctx, d, next); err != nil || next == want {
+			return err
+		}
+		if d.end {
+			d.names = nil
+			return nil
+		}
+	}
+}
+
+// readPage reads a page whose start is known.
+func (f *FS) readPage(ctx context.Context, d *dir, want int) error {
 	f.moving.RLock()
 	defer f.moving.RUnlock()
 	if f.isGone(d.n) {
@@ -123,6 +189,7 @@ func (f *FS) fill(ctx context.Context, d *dir, off uint64) error {
 		prefix += "/"
 	}
 	d.names, d.cur = d.names[:0], -1 // no page until it is whole
+	d.told, d.made = f.told.Load(), f.made.Load()
 	last := ""
 	files := map[string]int{}
 	// A directory that was moved is read on from the same name.
@@ -144,9 +211,11 @@ func (f *FS) fill(ctx context.Context, d *dir, off uint64) error {
 			if _, ok := symlink(&l.Entry); ok {
 				e.Mode = syscall.S_IFLNK
 			}
+			e.Ino = number(d.n.v, &l.Entry, l.Path)
 			files[e.Name] = len(d.names)
 		} else {
 			e.Mode = syscall.S_IFDIR
+			e.Ino = number(d.n.v, &l.Entry, l.Path)
 			if i, ok := files[e.Name]; ok {
 				d.names[i].Name = "" // the directory has the name
 			}
@@ -189,14 +258,9 @@ func (f *FS) listSpecial(ctx context.Context, n *node) ([]DirEntry, error) {
 }
 
 // LookupEntry is Lookup of a name that Readdir just gave: it costs no look at the engine.
-func (f *FS) LookupEntry(ctx context.Context, h Handle, e *DirEntry) (NodeID, Attr, error) {
-	v, _ := f.handles.Load(h)
-	d, ok := v.(*dir)
-	if !ok {
-		return 0, Attr{}, fmt.Errorf("handle %d: %w", h, syscall.EBADF)
-	}
-	if e.listed == nil {
-		return f.Lookup(ctx, d.n.id, e.Name)
+func (f *FS) LookupEntry(ctx context.Context, d OpenDir, e *DirEntry) (NodeID, Attr, error) {
+	if e.listed == nil || d.n.v.writable && (f.told.Load() != d.told || f.made.Load() != d.made) {
+		return f.Lookup(ctx, d.n.id, e.Name) // it may have changed since it was read
 	}
 	f.moving.RLock()
 	defer f.moving.RUnlock()
@@ -206,7 +270,7 @@ func (f *FS) LookupEntry(ctx context.Context, h Handle, e *DirEntry) (NodeID, At
 		a, err := f.attrLocked(ctx, n)
 		return n.id, a, err
 	}
-	n, err := f.take(d.n, e.Name, graveler.Found{HasObject: !e.Dir, Object: e.listed.Entry, HasPrefix: e.Dir, HasMarker: e.listed.HasMarker, Marker: e.listed.Entry})
+	n, err := f.take(d.n, e.Name, join(f.pathOf(d.n), e.Name), graveler.Found{HasObject: !e.Dir, Object: e.listed.Entry, HasPrefix: e.Dir, HasMarker: e.listed.HasMarker, Marker: e.listed.Entry}, d.told)
 	if err != nil {
 		return 0, Attr{}, err
 	}

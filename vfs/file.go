@@ -24,6 +24,9 @@ type file struct {
 	n      *node
 	write  bool
 	append bool
+	pass   bool           // the kernel reads and writes it itself
+	slow   bool           // it had better not
+	pid    uint32         // counted in copiers
 	entry  graveler.Entry // what it opened; reads of what was never written go there, whatever happens to the name
 	ctl    *ctlFile
 }
@@ -44,13 +47,16 @@ func (f *FS) file(h Handle) (*file, error) {
 
 // Opened tells what an open gave.
 type Opened struct {
-	Handle Handle
-	Keep   bool // the kernel may keep what it has of the content: it is what the file had when it was read
-	Direct bool // the kernel must not cache: the size isn't known
+	Handle  Handle
+	Keep    bool // the kernel may keep what it has of the content: it is what the file had when it was read
+	Direct  bool // the kernel must not cache: the size isn't known
+	NoFlush bool // nobody need be told of a close but the last
+	Pass    bool // the kernel goes to the file that is registered as Backing
+	Backing int32
 }
 
 // Open opens a file. flags are open(2)'s.
-func (f *FS) Open(ctx context.Context, id NodeID, flags int) (Opened, error) {
+func (f *FS) Open(ctx context.Context, c Caller, id NodeID, flags int) (Opened, error) {
 	n, err := f.node(id)
 	if err != nil {
 		return Opened{}, err
@@ -70,11 +76,14 @@ func (f *FS) Open(ctx context.Context, id NodeID, flags int) (Opened, error) {
 			return Opened{}, graveler.ReadOnly
 		}
 	}
+	if _, err := f.objects(ctx, n.v.repo); err != nil {
+		return Opened{}, err
+	}
 	f.moving.RLock()
 	defer f.moving.RUnlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	had := n.entry
+	fl := &file{n: n, write: write, append: flags&syscall.O_APPEND != 0, slow: flags&syscall.O_TRUNC != 0 && f.slow(c)}
 	for try := 0; ; try++ {
 		if err := f.refresh(ctx, n); err != nil {
 			return Opened{}, err
@@ -88,21 +97,18 @@ func (f *FS) Open(ctx context.Context, id NodeID, flags int) (Opened, error) {
 		}
 		n.valid = false // settled since
 	}
-	fl := &file{n: n, write: write, append: flags&syscall.O_APPEND != 0, entry: n.entry}
-	if write {
-		n.writers++
-	} else {
-		n.readers++
-	}
+	n.count(fl, 1)
 	if flags&syscall.O_TRUNC != 0 {
 		if err := f.truncate(ctx, n, 0); err != nil {
-			f.closeLocked(fl)
+			n.count(fl, -1)
+			f.idle(n)
 			return Opened{}, err
 		}
-		fl.entry = n.entry
 	}
-	keep := n.entry.Pending == "" && had.Pending == "" && string(had.Identity()) == string(n.entry.Identity())
-	return Opened{Handle: f.addHandle(fl), Keep: keep}, nil
+	fl.entry = n.entry
+	o := f.opened(fl, c)
+	o.Handle = f.addHandle(fl)
+	return o, nil
 }
 
 // openContent opens the spill file of a pending entry, or opens it for writing too. Hold n.mu.
@@ -159,7 +165,7 @@ func (f *FS) ensureWritable(ctx context.Context, n *node, fresh bool) error {
 		if st, err = f.objects(ctx, n.v.repo); err == nil {
 			var r graveler.Repository
 			if r, err = f.eng.Repository(ctx, n.v.repo); err == nil {
-				sf, err = f.cfg.Spill.CreateFrom(spill.Base{Store: st, Namespace: r.StorageNamespace, Object: object.Of(&n.entry), Mtime: n.entry.Mtime()})
+				sf, err = f.cfg.Spill.CreateFrom(spill.Base{Store: st, Namespace: r.StorageNamespace, Object: object.Of(&n.entry), ETag: n.entry.ETag, Mtime: n.entry.Mtime()})
 			}
 		}
 	}
@@ -171,21 +177,29 @@ func (f *FS) ensureWritable(ctx context.Context, n *node, fresh bool) error {
 
 // adoptContent makes a new spill file the content of a file, in staging and here.
 func (f *FS) adoptContent(ctx context.Context, n *node, sf *spill.File) error {
+	defer f.lockNames(n.v, &n.entry)()
 	e := n.entry
 	e.Metadata = maps.Clone(e.Metadata)
 	e.SetMtime(e.Mtime()) // pending entries show the spill file's time
 	e.Pending, e.Address, e.ETag, e.Size = sf.ID(), "", "", 0
 	if f.isGone(n) {
 		f.cfg.Spill.Drop(sf.ID())
-	} else if err := f.stage(ctx, n.v, put(f.pathOf(n), e)); err != nil {
-		f.cfg.Spill.Drop(sf.ID())
-		sf.Close()
-		return err
+	} else {
+		changes, err := f.puts(ctx, n.v, f.pathOf(n), e)
+		if err == nil {
+			err = f.stage(ctx, n.v, changes...)
+		}
+		if err != nil {
+			f.cfg.Spill.Drop(sf.ID())
+			sf.Close()
+			return err
+		}
 	}
 	if n.content != nil {
 		n.content.Close()
 	}
-	n.entry, n.content, n.wopen, n.valid = e, sf, true, true
+	n.content, n.wopen = sf, true
+	n.set(e)
 	return nil
 }
 
@@ -295,8 +309,35 @@ func (f *FS) readEntry(ctx context.Context, n *node, e *graveler.Entry, p []byte
 	return k, err
 }
 
-// Write writes all of p.
-func (f *FS) Write(ctx context.Context, h Handle, c Caller, p []byte, off int64) (int, error) {
+// ReadNode is Read without a handle, of a file that can never change.
+func (f *FS) ReadNode(ctx context.Context, id NodeID, p []byte, off int64) (int, error) {
+	n, err := f.node(id)
+	if err != nil {
+		return 0, err
+	}
+	if n.v == nil || n.v.writable || n.isDir() {
+		return 0, syscall.EBADF
+	}
+	if n.kind == kindCtlFile {
+		text, err := f.cfg.Control.Read(ctx, n.v.repo, n.v.ref, n.name)
+		return (&ctlFile{text: text}).read(p, off), err
+	}
+	n.mu.Lock()
+	err = f.refresh(ctx, n)
+	e := n.entry
+	n.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	k, err := f.readEntry(ctx, n, &e, p, off)
+	if err == io.EOF {
+		err = nil
+	}
+	return k, err
+}
+
+// Write writes all of p. strip asks for the set-user-id and set-group-id bits to be cleared, as a write by anyone but root does.
+func (f *FS) Write(ctx context.Context, h Handle, c Caller, strip bool, p []byte, off int64) (int, error) {
 	fl, err := f.file(h)
 	if err != nil {
 		return 0, err
@@ -322,12 +363,8 @@ func (f *FS) Write(ctx context.Context, h Handle, c Caller, p []byte, off int64)
 		n.mu.Lock()
 	}
 	content := n.content
-	clear := false
-	if perm, ok := permissions(&n.entry); ok {
-		clear = modeOf(perm.Mode)&(syscall.S_ISUID|syscall.S_ISGID) != 0
-	}
 	n.mu.Unlock()
-	if clear {
+	if strip {
 		if err := f.dropPrivileges(ctx, n); err != nil {
 			return 0, err
 		}
@@ -339,8 +376,8 @@ func (f *FS) Write(ctx context.Context, h Handle, c Caller, p []byte, off int64)
 	return content.WriteAt(ctx, p, off)
 }
 
-// Flush is one descriptor's close.
-func (f *FS) Flush(ctx context.Context, h Handle, c Caller) error {
+// Flush is one descriptor's close: the locks that owner, a process, has on the file go.
+func (f *FS) Flush(ctx context.Context, h Handle, c Caller, owner uint64) error {
 	fl, err := f.file(h)
 	if err != nil {
 		return err
@@ -348,6 +385,7 @@ func (f *FS) Flush(ctx context.Context, h Handle, c Caller) error {
 	if fl.ctl != nil {
 		return f.flushCtl(ctx, fl, c)
 	}
+	f.unlock(fl.n, func(l *heldLock) bool { return !l.Flock && l.Owner == owner })
 	if fl.write && f.cfg.SyncOnClose {
 		return f.Fsync(ctx, h)
 	}
@@ -389,19 +427,24 @@ func (f *FS) Release(h Handle) {
 	}
 	fl.n.mu.Lock()
 	f.closeLocked(fl)
+	locked := fl.n.locked
 	fl.n.mu.Unlock()
+	if locked {
+		f.unlock(fl.n, func(l *heldLock) bool { return l.handle == h })
+	}
 }
 
 // closeLocked takes a handle off its node. The last writer's makes the content ready to be settled; readers go on with it.
 func (f *FS) closeLocked(fl *file) {
-	n := fl.n
-	if fl.write {
-		n.writers--
-	} else {
-		n.readers--
-	}
-	if n.content == nil || n.writers > 0 {
-		return
+	fl.n.count(fl, -1)
+	f.unpass(fl)
+	f.idle(fl.n)
+}
+
+// idle closes what a node has open and nobody needs. Hold n.mu.
+func (f *FS) idle(n *node) {
+	if n.content == nil || n.writers > 0 || n.passes > 0 {
+		return // where readers go to the file themselves, it must stay what it is
 	}
 	if n.readers > 0 {
 		if n.wopen {
@@ -411,6 +454,12 @@ func (f *FS) closeLocked(fl *file) {
 			}
 		}
 		return
+	}
+	f.mu.Lock()
+	drop := n.gone && n.unnamed
+	f.mu.Unlock()
+	if drop {
+		f.cfg.Spill.Drop(n.content.ID())
 	}
 	n.content.Close()
 	n.content, n.wopen = nil, false
@@ -432,7 +481,10 @@ func (f *FS) Allocate(ctx context.Context, h Handle, mode uint32, off, size int6
 	if err := f.ensureWritable(ctx, fl.n, false); err != nil {
 		return err
 	}
-	return fl.n.content.Allocate(ctx, mode, off, size)
+	if err := fl.n.content.Allocate(ctx, mode, off, size); err != nil {
+		return err
+	}
+	return f.dropPrivilegesLocked(ctx, fl.n)
 }
 
 // Seek finds data or a hole.

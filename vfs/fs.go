@@ -1,17 +1,18 @@
 // Package vfs makes files of entries: a tree of nodes with names, attributes and handles over an engine, as a file system
 // protocol wants it. It speaks no protocol itself.
 //
-// The files: fs.go has the node table; tree.go what lies above the entries, repositories and refs; lookup.go names and
-// attributes; file.go open files; dir.go directories; change.go what makes, renames and removes; attr.go what sets attributes;
-// xattr.go extended ones; control.go the control directory; watch.go what others change.
+// The files: fs.go has the tree, node.go the node table; tree.go what lies above the entries, repositories and refs; lookup.go names
+// and attributes; file.go open files; dir.go directories; change.go what makes and removes, rename.go what renames; link.go files of
+// several names; attr.go what sets attributes; xattr.go extended ones; lock.go file locks; copy.go copies between files; control.go
+// the control directory; watch.go what others change, peers.go what other trees of the same engine do.
 package vfs
 
 import (
 	"context"
 	"fmt"
-	"hash/fnv"
 	"io/fs"
 	"log/slog"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -32,6 +33,7 @@ const RootID NodeID = 1
 // Caller is who asks.
 type Caller struct {
 	UID, GID uint32
+	PID      uint32 // 0 if not known
 }
 
 // Control reads and writes the files of the control directory.
@@ -50,6 +52,13 @@ type Invalidator interface {
 	InvalidateName(parent NodeID, name string)
 }
 
+// Passer makes local files known to the kernel, so that it reads and writes them without asking.
+type Passer interface {
+	// Register returns the kernel's number of an open file; false if it can't be passed to.
+	Register(f *os.File) (int32, bool)
+	Unregister(id int32)
+}
+
 // Config of an FS.
 type Config struct {
 	Engine  engine.Engine
@@ -66,32 +75,6 @@ type Config struct {
 	Logger    *slog.Logger
 }
 
-// Locks makes changes of one directory atomic against each other, over all mounts of one engine.
-type Locks struct{ stripes [256]sync.Mutex }
-
-func (l *Locks) index(v *version, dir string) int {
-	h := fnv.New32a()
-	fmt.Fprintf(h, "%s\x00%s\x00%s", v.repo, v.ref, dir)
-	return int(h.Sum32() % uint32(len(l.stripes)))
-}
-
-// lock locks one or two directories, in one order for all.
-func (l *Locks) lock(i, j int) func() {
-	if i > j {
-		i, j = j, i
-	}
-	l.stripes[i].Lock()
-	if i != j {
-		l.stripes[j].Lock()
-	}
-	return func() {
-		if i != j {
-			l.stripes[j].Unlock()
-		}
-		l.stripes[i].Unlock()
-	}
-}
-
 // FS is one tree. Its methods may be called from many goroutines.
 type FS struct {
 	cfg   Config
@@ -105,14 +88,22 @@ type FS struct {
 
 	mu      sync.Mutex // guards nodes, and the links between them
 	nodes   map[NodeID]*node
+	several map[fileKey]*node // the nodes of files with several names
 	nextID  NodeID
 	root    *node
 	stores  sync.Map // repository → object.Store
 	handles sync.Map // handle → *file or *dir
 	nextFh  atomic.Uint64
-	own     ownChanges
-	ahead   *ahead
-	work    sync.WaitGroup // what Watch began
+	origin  uint64        // marks the changes that this tree makes
+	told    atomic.Uint64 // counts the changes by others
+	made    atomic.Uint64 // counts the changes of its own
+	passer  Passer
+	copiers copiers
+
+	stillDirs stillDirs
+
+	ahead *ahead
+	work  sync.WaitGroup // what Watch began
 }
 
 // New makes a tree.
@@ -123,7 +114,7 @@ func New(ctx context.Context, cfg Config) (*FS, error) {
 	if cfg.Locks == nil {
 		cfg.Locks = new(Locks)
 	}
-	f := &FS{cfg: cfg, eng: cfg.Engine, log: cfg.Logger, start: time.Now(), nodes: map[NodeID]*node{}, nextID: RootID + 1}
+	f := &FS{cfg: cfg, eng: cfg.Engine, log: cfg.Logger, start: time.Now(), origin: newInode(), nodes: map[NodeID]*node{}, several: map[fileKey]*node{}, nextID: RootID + 1}
 	f.ahead = newAhead(f, cfg.ReadAhead)
 	root := &node{id: RootID, ino: 1, kind: kindTop, children: map[string]*node{}, lookups: 1, changed: f.start}
 	switch p := cfg.Place; {
@@ -143,186 +134,34 @@ func New(ctx context.Context, cfg Config) (*FS, error) {
 	}
 	f.root = root
 	f.nodes[RootID] = root
+	cfg.Locks.join(f)
 	return f, nil
 }
 
+// Close tells that the tree is no longer used.
+func (f *FS) Close() { f.cfg.Locks.leave(f) }
+
+// SetPasser names who can pass the kernel's reads and writes to a local file. Call it before the tree is used.
+func (f *FS) SetPasser(p Passer) { f.passer = p }
+
 // SetInvalidator names who is told of changes by others. Call it before Watch.
 func (f *FS) SetInvalidator(i Invalidator) { f.inv = i }
-
-type kind uint8
-
-const (
-	kindTop     kind = iota // lists repositories
-	kindRepo                // lists refs
-	kindDir                 // a directory of a version; its root if it has no parent of this kind
-	kindFile                // a file, symbolic link or special file
-	kindCtlDir              // .lakefs
-	kindCtlFile             // a file in it
-	kindObject              // .lakefs/object of a directory: the object that has the directory's name as its key
-)
-
-// version is the ref that a part of the tree shows.
-type version struct {
-	repo     graveler.RepositoryID
-	ref      graveler.Ref // a branch, or a full commit id
-	writable bool
-	commit   graveler.Commit
-	moves    bool // the name that led here may lead elsewhere later
-}
-
-// node is one file or directory that the protocol knows.
-type node struct {
-	id   NodeID
-	ino  uint64
-	kind kind
-	repo graveler.RepositoryID // of kindRepo
-	v    *version              // from a version's root down
-
-	// Guarded by FS.mu.
-	parent   *node
-	name     string
-	children map[string]*node
-	lookups  uint64
-	gone     bool // removed: reachable through handles alone
-
-	// mu guards what follows, and is taken after FS.moving and before FS.mu.
-	mu      sync.Mutex
-	valid   bool // entry is what the engine has
-	entry   graveler.Entry
-	has     bool      // a directory has a marker, which is entry
-	changed time.Time // of a directory: when a child last came or went, since it was looked up; zero if not
-	ctime   time.Time // last change of attributes, since it was looked up
-	writers int
-	readers int
-	content *spill.File // open while the file is being written, or read before it is settled
-	wopen   bool        // content is open for writing
-}
-
-func (n *node) isDir() bool { return n.kind <= kindDir || n.kind == kindCtlDir }
-
-// pathOf is a node's path in its version. Hold moving.
-func (f *FS) pathOf(n *node) string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return n.path()
-}
-
-// path is pathOf with FS.mu held.
-func (n *node) path() string {
-	if n.parent == nil || n.parent.v == nil {
-		return ""
-	}
-	if p := n.parent.path(); p != "" {
-		return p + "/" + n.name
-	}
-	return n.name
-}
-
-func join(dir, name string) string {
-	if dir == "" {
-		return name
-	}
-	return dir + "/" + name
-}
-
-func (f *FS) node(id NodeID) (*node, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	n := f.nodes[id]
-	if n == nil {
-		return nil, fmt.Errorf("node %d: %w", id, graveler.Stale)
-	}
-	return n, nil
-}
-
-// child returns the node of a name, a new one if there is none of this kind, with one lookup more.
-func (f *FS) child(parent *node, name string, k kind, v *version) *node {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	n := parent.children[name]
-	if n != nil && (n.kind != k || n.v != v && (n.v == nil || v == nil || *vKey(n.v) != *vKey(v))) {
-		f.unlink(n)
-		n = nil
-	}
-	if n == nil {
-		n = &node{id: f.nextID, kind: k, v: v, parent: parent, name: name}
-		f.nextID++
-		if n.isDir() {
-			n.children = map[string]*node{}
-		}
-		if k == kindRepo {
-			n.repo = graveler.RepositoryID(name)
-		}
-		n.ino = inode(n)
-		f.nodes[n.id] = n
-		parent.children[name] = n
-	}
-	n.lookups++
-	return n
-}
-
-type versionKey struct {
-	repo     graveler.RepositoryID
-	ref      graveler.Ref
-	writable bool
-}
-
-func vKey(v *version) *versionKey { return &versionKey{v.repo, v.ref, v.writable} }
-
-// unlink takes a node out of the tree. It lives on while the protocol knows it. Hold FS.mu.
-func (f *FS) unlink(n *node) {
-	if n.parent != nil && n.parent.children[n.name] == n {
-		delete(n.parent.children, n.name)
-	}
-	n.gone = true
-}
-
-// Forget takes lookups off a node; at none it is freed.
-func (f *FS) Forget(id NodeID, lookups uint64) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	n := f.nodes[id]
-	if n == nil || id == RootID {
-		return
-	}
-	n.lookups -= min(n.lookups, lookups)
-	f.free(n)
-}
-
-func (f *FS) free(n *node) {
-	for n != nil && n.id != RootID && n.lookups == 0 && len(n.children) == 0 {
-		delete(f.nodes, n.id)
-		f.unlink(n)
-		n = n.parent
-	}
-}
-
-// inode is a number that stays the same for the same path of the same version.
-func inode(n *node) uint64 {
-	h := fnv.New64a()
-	if n.v != nil {
-		fmt.Fprintf(h, "%s\x00%s\x00", n.v.repo, n.v.ref)
-	}
-	fmt.Fprintf(h, "%d\x00", n.kind/kindCtlDir)
-	for p := n; p != nil; p = p.parent {
-		h.Write([]byte(p.name))
-		h.Write([]byte{0})
-	}
-	return h.Sum64() | 1<<62 // never a small number that means something
-}
 
 // Attr is what stat(2) tells.
 type Attr struct {
 	Ino     uint64
 	Size    uint64
 	Mode    uint32 // with the type, as in st_mode
-	Nlink   uint32
+	Nlink   uint32 // of a directory 1 where the count of its subdirectories isn't known
 	UID     uint32
 	GID     uint32
+	Rdev    uint32 // of a device node
+	Blocks  uint64 // of 512 bytes
+	Atime   time.Time
 	Mtime   time.Time
 	Ctime   time.Time
 	Still   bool // nothing can ever change it
-	Writing bool // somebody may be writing the file now
+	Writing bool // somebody else may be writing the file now
 	Moves   bool // the name may come to mean another node without an event, as @main~1 does
 }
 
@@ -373,6 +212,10 @@ func modeOf(m fs.FileMode) uint32 {
 		out |= syscall.S_IFIFO
 	case m&fs.ModeSocket != 0:
 		out |= syscall.S_IFSOCK
+	case m&fs.ModeCharDevice != 0:
+		out |= syscall.S_IFCHR
+	case m&fs.ModeDevice != 0:
+		out |= syscall.S_IFBLK
 	default:
 		out |= syscall.S_IFREG
 	}
@@ -400,6 +243,10 @@ func fileMode(m uint32) fs.FileMode {
 		out |= fs.ModeNamedPipe
 	case syscall.S_IFSOCK:
 		out |= fs.ModeSocket
+	case syscall.S_IFCHR:
+		out |= fs.ModeDevice | fs.ModeCharDevice
+	case syscall.S_IFBLK:
+		out |= fs.ModeDevice
 	}
 	return out
 }

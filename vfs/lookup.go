@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strconv"
 	"syscall"
 	"time"
 
 	"github.com/lakefsfs/lakefsfs/graveler"
+	"github.com/lakefsfs/lakefsfs/spill"
 )
 
 // ctlName is the control directory's name.
@@ -54,16 +56,17 @@ func (f *FS) lookup(ctx context.Context, p *node, name string) (*node, error) {
 	f.moving.RLock()
 	defer f.moving.RUnlock()
 	if name == ctlName {
-		return f.child(p, name, kindCtlDir, p.v), nil
+		return f.child(p, name, kindCtlDir, p.v, 0), nil
 	}
 	if n := f.known(p, name); n != nil {
 		return n, nil
 	}
-	found, err := f.eng.Lookup(ctx, p.v.repo, p.v.ref, join(f.pathOf(p), name))
+	path, told := join(f.pathOf(p), name), f.told.Load()
+	found, err := f.eng.Lookup(ctx, p.v.repo, p.v.ref, path)
 	if err != nil {
 		return nil, err
 	}
-	return f.take(p, name, found)
+	return f.take(p, name, path, found, told)
 }
 
 // known returns the node of a name that is in memory and can be trusted: of a version that never changes, or one that is kept
@@ -78,7 +81,12 @@ func (f *FS) known(p *node, name string) *node {
 	n.lookups++
 	f.mu.Unlock()
 	n.mu.Lock()
-	ok := n.valid && (n.entry.Pending == "" || n.content != nil)
+	ok := n.fresh()
+	if !ok {
+		// Before the engine is asked: what is told from now on makes it stale again.
+		n.stale.Store(false)
+		n.valid = false
+	}
 	n.mu.Unlock()
 	if !ok {
 		f.Forget(n.id, 1)
@@ -87,31 +95,74 @@ func (f *FS) known(p *node, name string) *node {
 	return n
 }
 
-// take makes or refreshes the node of what was found.
-func (f *FS) take(p *node, name string, found graveler.Found) (*node, error) {
+// take makes or refreshes the node of what was found at a name and path, when told was the count of changes by others.
+func (f *FS) take(p *node, name, path string, found graveler.Found, told uint64) (*node, error) {
 	switch {
 	case found.HasPrefix:
-		n := f.child(p, name, kindDir, p.v)
+		f.mu.Lock()
+		n := p.children[name]
+		ino := uint64(0)
+		if n == nil || n.kind != kindDir {
+			ino = number(p.v, &found.Marker, path+"/")
+		}
+		n = f.childLocked(p, name, kindDir, p.v, ino)
+		f.mu.Unlock()
 		n.mu.Lock()
-		n.valid, n.has, n.entry = true, found.HasMarker, found.Marker
+		n.has = found.HasMarker
+		n.set(found.Marker)
 		n.mu.Unlock()
+		f.mistrust(n, told)
 		return n, nil
 	case found.HasObject:
-		n := f.child(p, name, kindFile, p.v)
+		n := f.fileNode(p, name, number(p.v, &found.Object, path), &found.Object)
 		n.mu.Lock()
-		n.valid, n.entry = true, found.Object
+		n.set(found.Object)
 		n.mu.Unlock()
+		f.mistrust(n, told)
 		return n, nil
 	}
 	return nil, graveler.NotFound
 }
 
-// refresh brings a node's entry up to date. Hold n.mu and moving.
+// mistrust marks a node stale if others changed anything since it was looked up: they may not have found it yet.
+func (f *FS) mistrust(n *node, told uint64) {
+	if f.told.Load() != told && n.v.writable {
+		n.stale.Store(true)
+	}
+}
+
+// fileNode is child of a file, which may have other names and be known by them.
+func (f *FS) fileNode(p *node, name string, ino uint64, e *graveler.Entry) *node {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if e.Metadata[graveler.MetaLinks] == "" {
+		return f.childLocked(p, name, kindFile, p.v, ino)
+	}
+	key := fileKey{vKey(p.v), ino}
+	n := f.several[key]
+	if n == nil || n.gone {
+		n = f.childLocked(p, name, kindFile, p.v, ino)
+		f.several[key] = n
+		return n
+	}
+	f.hang(n, dentry{p, name})
+	n.lookups++
+	return n
+}
+
+// refresh brings a node's entry up to date. Hold n.mu and moving. Stale if its name is another file's now: a look at the name finds
+// that.
 func (f *FS) refresh(ctx context.Context, n *node) error {
+	if n.stale.Swap(false) {
+		n.valid = false
+	}
+	if n.valid || n.v == nil {
+		return nil
+	}
 	f.mu.Lock()
 	gone, path := n.gone, n.path()
 	f.mu.Unlock()
-	if gone || n.valid || n.v == nil {
+	if gone {
 		return nil
 	}
 	switch n.kind {
@@ -120,12 +171,20 @@ func (f *FS) refresh(ctx context.Context, n *node) error {
 		if err != nil {
 			return err
 		}
-		if found.HasPrefix || !found.HasObject {
+		if found.HasPrefix || !found.HasObject || number(n.v, &found.Object, path) != n.ino {
+			f.mu.Lock()
+			f.cut(n, n.dentry)
+			gone := n.gone
+			f.mu.Unlock()
+			if !gone {
+				return f.refresh(ctx, n) // by its next name
+			}
 			return fmt.Errorf("%q: %w", path, graveler.Stale)
 		}
-		n.entry = found.Object
+		n.set(found.Object)
 	case kindDir:
 		if path == "" {
+			n.valid = true
 			break
 		}
 		found, err := f.eng.Lookup(ctx, n.v.repo, n.v.ref, path)
@@ -135,15 +194,15 @@ func (f *FS) refresh(ctx context.Context, n *node) error {
 		if !found.HasPrefix {
 			return fmt.Errorf("%q: %w", path, graveler.Stale)
 		}
-		n.has, n.entry = found.HasMarker, found.Marker
+		n.has, n.subdirs = found.HasMarker, 0
+		n.set(found.Marker)
 	case kindObject:
 		e, err := f.eng.Stat(ctx, n.v.repo, n.v.ref, objectPath(path))
 		if err != nil {
 			return err
 		}
-		n.entry = e
+		n.set(e)
 	}
-	n.valid = true
 	return nil
 }
 
@@ -160,7 +219,7 @@ func (f *FS) Getattr(ctx context.Context, id NodeID) (Attr, error) {
 }
 
 func (f *FS) attr(ctx context.Context, n *node) (Attr, error) {
-	a := Attr{Ino: n.ino, Nlink: 1, UID: f.cfg.UID, GID: f.cfg.GID, Mtime: f.start, Ctime: f.start}
+	a := Attr{Ino: n.ino, Nlink: 1, UID: f.cfg.UID, GID: f.cfg.GID, Atime: f.start, Mtime: f.start, Ctime: f.start}
 	switch n.kind {
 	case kindTop, kindRepo:
 		a.Mode, a.Nlink = syscall.S_IFDIR|0o755, 2
@@ -174,7 +233,16 @@ func (f *FS) attr(ctx context.Context, n *node) (Attr, error) {
 			a.Mode |= 0o222
 		}
 		a.Writing = true // its size is known by reading
-		a.Mtime, a.Ctime = time.Now(), time.Now()
+		if f.Still() {
+			// There it is read without an open.
+			text, err := f.cfg.Control.Read(ctx, n.v.repo, n.v.ref, n.name)
+			if err != nil {
+				return a, err
+			}
+			a.Size = uint64(len(text))
+		}
+		now := time.Now()
+		a.Atime, a.Mtime, a.Ctime = now, now, now
 		return a, nil
 	}
 	f.moving.RLock()
@@ -201,16 +269,18 @@ func (f *FS) attrLocked(ctx context.Context, n *node) (Attr, error) {
 func (f *FS) entryAttr(n *node) (Attr, error) {
 	e := &n.entry
 	a := Attr{Ino: n.ino, Nlink: 1, UID: f.cfg.UID, GID: f.cfg.GID, Still: !n.v.writable, Mtime: e.Mtime()}
+	a.Writing = n.stale.Load()
 	a.Moves = n.v.moves && n.parent != nil && n.parent.kind == kindRepo
-	perm, known := permissions(e)
+	known := n.hasPerm
 	if known {
-		a.UID, a.GID = perm.UID, perm.GID
+		a.UID, a.GID = n.perm.UID, n.perm.GID
 	}
+	changed := e.Changed
 	if n.kind == kindDir {
-		a.Nlink = 2
+		a.Nlink = uint32(max(n.subdirs, 0) + 1)
 		a.Mode = syscall.S_IFDIR | 0o755
 		if known && n.has {
-			a.Mode = modeOf(perm.Mode|fs.ModeDir) | syscall.S_IFDIR
+			a.Mode = modeOf(n.perm.Mode|fs.ModeDir) | syscall.S_IFDIR
 		}
 		if !n.has {
 			a.UID, a.GID = f.cfg.UID, f.cfg.GID
@@ -222,31 +292,47 @@ func (f *FS) entryAttr(n *node) (Attr, error) {
 	} else {
 		a.Mode = syscall.S_IFREG | 0o644
 		if known {
-			a.Mode = modeOf(perm.Mode &^ fs.ModeDir)
+			a.Mode = modeOf(n.perm.Mode &^ fs.ModeDir)
 		}
 		a.Size = uint64(e.Size)
 		if target, ok := symlink(e); ok {
 			a.Mode = syscall.S_IFLNK | 0o777
 			a.Size = uint64(len(target))
 		}
+		if dev, err := strconv.ParseUint(e.Metadata[graveler.MetaDevice], 10, 32); err == nil {
+			a.Rdev = uint32(dev)
+		}
+		if e.Metadata[graveler.MetaLinks] != "" {
+			a.Nlink = uint32(len(e.Links()))
+		}
+		if n.gone {
+			a.Nlink = 0
+		}
+		a.Blocks = (a.Size + 511) / 512
 		if e.Pending != "" {
-			a.Writing = n.writers == 0
+			a.Writing = a.Writing || f.shared(n.v)
+			var info spill.Info
+			var err error
 			if n.content != nil {
-				info, err := n.content.Stat()
-				if err != nil {
-					return a, err
-				}
-				a.Size, a.Mtime = uint64(info.Size), info.Mtime
+				info, err = n.content.Stat()
 			} else {
-				info, err := f.cfg.Spill.Stat(e.Pending)
-				if err != nil {
-					return a, err
-				}
-				a.Size, a.Mtime = uint64(info.Size), info.Mtime
+				info, err = f.cfg.Spill.Stat(e.Pending)
 			}
+			if err != nil {
+				return a, err
+			}
+			a.Size, a.Mtime, a.Blocks = uint64(info.Size), info.Mtime, info.Blocks
 		}
 	}
-	a.Ctime = a.Mtime
+	a.Atime = a.Mtime
+	if !e.Accessed.IsZero() {
+		a.Atime = e.Accessed
+	}
+	// A write changes both times, and is not known to staging; a time that was set into the future isn't when it was changed.
+	a.Ctime = changed
+	if a.Mtime.After(a.Ctime) && (changed.IsZero() || a.Mtime.Before(time.Now())) {
+		a.Ctime = a.Mtime
+	}
 	if n.ctime.After(a.Ctime) {
 		a.Ctime = n.ctime
 	}

@@ -17,7 +17,7 @@ func (f *FS) resolve(ctx context.Context, repo graveler.RepositoryID, ref gravel
 	}
 	switch r.View {
 	case graveler.Overlaid:
-		return &version{repo: repo, ref: graveler.Ref(r.Branch.ID), writable: true, commit: r.Commit}, nil
+		return newVersion(version{repo: repo, ref: graveler.Ref(r.Branch.ID), writable: true, commit: r.Commit}), nil
 	case graveler.StagedOnly:
 		return nil, fmt.Errorf("%s/@%s: staged changes alone are no directory: %w", repo, ref, graveler.NotFound)
 	}
@@ -25,7 +25,7 @@ func (f *FS) resolve(ctx context.Context, repo graveler.RepositoryID, ref gravel
 	if err != nil {
 		return nil, err
 	}
-	return &version{repo: repo, ref: graveler.Ref(r.Commit.ID), commit: r.Commit, moves: len(e.Mods) > 0}, nil
+	return newVersion(version{repo: repo, ref: graveler.Ref(r.Commit.ID), commit: r.Commit, moves: len(e.Mods) > 0}), nil
 }
 
 // lookupTop finds a repository.
@@ -36,7 +36,7 @@ func (f *FS) lookupTop(ctx context.Context, n *node, name string) (*node, error)
 	if _, err := f.eng.Repository(ctx, graveler.RepositoryID(name)); err != nil {
 		return nil, err
 	}
-	return f.child(n, name, kindRepo, nil), nil
+	return f.child(n, name, kindRepo, nil, 0), nil
 }
 
 // lookupRef finds a ref of a repository.
@@ -52,7 +52,7 @@ func (f *FS) lookupRef(ctx context.Context, n *node, name string) (*node, error)
 		}
 		return nil, err
 	}
-	return f.child(n, name, kindDir, v), nil
+	return f.child(n, name, kindDir, v, 0), nil
 }
 
 // listTop lists the names of a directory above the versions.
@@ -119,7 +119,7 @@ func (f *FS) rmdirTop(ctx context.Context, n *node, name string) error {
 	}
 	f.mu.Lock()
 	if c := n.children[name]; c != nil {
-		f.unlink(c)
+		f.cut(c, dentry{n, name})
 	}
 	f.mu.Unlock()
 	return nil
@@ -137,7 +137,7 @@ func (f *FS) renameTop(ctx context.Context, from *node, oldName string, to *node
 	}
 	f.mu.Lock()
 	if c := from.children[oldName]; c != nil {
-		f.unlink(c)
+		f.cut(c, dentry{from, oldName})
 	}
 	f.mu.Unlock()
 	return nil

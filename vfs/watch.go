@@ -2,53 +2,12 @@ package vfs
 
 import (
 	"context"
+	"iter"
 	"strings"
-	"sync"
 
 	"github.com/lakefsfs/lakefsfs/engine"
 	"github.com/lakefsfs/lakefsfs/graveler"
 )
-
-// ownChanges counts the changes that this tree made itself and whose events are still to come: they need no invalidation.
-type ownChanges struct {
-	mu sync.Mutex
-	m  map[changeKey]int
-}
-
-type changeKey struct {
-	repo   graveler.RepositoryID
-	branch graveler.BranchID
-	path   string
-}
-
-func (o *ownChanges) expect(v *version, paths []string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.m == nil {
-		o.m = map[changeKey]int{}
-	}
-	for _, p := range paths {
-		o.m[changeKey{v.repo, graveler.BranchID(v.ref), p}]++
-	}
-}
-
-// seen takes an event's paths off and returns those that others changed.
-func (o *ownChanges) seen(repo graveler.RepositoryID, branch graveler.BranchID, paths []string) (others []string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for _, p := range paths {
-		k := changeKey{repo, branch, p}
-		switch n := o.m[k]; {
-		case n == 0:
-			others = append(others, p)
-		case n == 1:
-			delete(o.m, k)
-		default:
-			o.m[k] = n - 1
-		}
-	}
-	return others
-}
 
 // Watch follows the engine's events until ctx ends, and keeps nodes and the kernel's caches true to what others change. No event
 // after its return is missed; call it before the tree is used.
@@ -70,22 +29,18 @@ func (f *FS) Wait() { f.work.Wait() }
 
 func (f *FS) event(ev engine.Event) {
 	if ev.Lost {
-		f.own.mu.Lock()
-		f.own.m = nil
-		f.own.mu.Unlock()
-		f.stale("", "", nil)
+		f.outdate("", "", nil)
 		return
+	}
+	if ev.Origin == f.origin {
+		return // this tree's own change, which it knows
 	}
 	switch ev.Type {
 	case engine.StagingChanged:
-		if ev.Paths == nil {
-			f.stale(ev.Repo, graveler.Ref(ev.Branch), nil)
-		} else if others := f.own.seen(ev.Repo, ev.Branch, ev.Paths); len(others) > 0 {
-			f.stale(ev.Repo, graveler.Ref(ev.Branch), others)
-		}
+		f.outdate(ev.Repo, graveler.Ref(ev.Branch), ev.Paths)
 	case engine.HeadMoved:
 		if !ev.Unchanged {
-			f.stale(ev.Repo, graveler.Ref(ev.Branch), nil)
+			f.outdate(ev.Repo, graveler.Ref(ev.Branch), nil)
 		}
 	case engine.RefsChanged, engine.ReposChanged:
 		f.staleNames(ev)
@@ -97,11 +52,10 @@ type named struct {
 	name   string
 }
 
-// stale forgets what is known of paths of a branch; nil paths are all, an empty repo every branch.
-func (f *FS) stale(repo graveler.RepositoryID, ref graveler.Ref, paths []string) {
-	var nodes []*node
-	var names []named
+// affected finds what is known of paths of a branch; nil paths are all, an empty repo every branch.
+func (f *FS) affected(repo graveler.RepositoryID, ref graveler.Ref, paths []string) (nodes []*node, names []named) {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	match := func(n *node) bool {
 		return n.v != nil && n.v.writable && (repo == "" || n.v.repo == repo && n.v.ref == ref)
 	}
@@ -112,23 +66,52 @@ func (f *FS) stale(repo graveler.RepositoryID, ref graveler.Ref, paths []string)
 				if n.parent != nil {
 					names = append(names, named{n.parent.id, n.name})
 				}
-			}
-		}
-	} else {
-		for _, root := range f.nodes {
-			if match(root) && root.kind == kindDir && (root.parent == nil || root.parent.v == nil) {
-				for _, p := range paths {
-					ns, nm := walk(root, strings.TrimSuffix(p, "/"), strings.HasSuffix(p, "/"))
-					nodes, names = append(nodes, ns...), append(names, nm...)
+				for _, d := range n.also {
+					names = append(names, named{d.parent.id, d.name})
 				}
 			}
 		}
+		return nodes, names
 	}
-	f.mu.Unlock()
+	for root := range f.rootsOf(repo, ref) {
+		for _, p := range paths {
+			ns, nm := walk(root, strings.TrimSuffix(p, "/"), strings.HasSuffix(p, "/"))
+			nodes, names = append(nodes, ns...), append(names, nm...)
+		}
+	}
+	return nodes, names
+}
+
+// rootsOf yields the nodes that are the root of a branch: the tree's own, or one below its repository. Hold FS.mu.
+func (f *FS) rootsOf(repo graveler.RepositoryID, ref graveler.Ref) iter.Seq[*node] {
+	return func(yield func(*node) bool) {
+		r := f.root
+		if r.kind == kindTop {
+			if r = r.children[string(repo)]; r == nil {
+				return
+			}
+		}
+		if r.kind == kindDir {
+			if r.v.writable && r.v.repo == repo && r.v.ref == ref {
+				yield(r)
+			}
+			return
+		}
+		// Several names can lead to one branch.
+		for _, n := range r.children {
+			if n.kind == kindDir && n.v.writable && n.v.repo == repo && n.v.ref == ref && !yield(n) {
+				return
+			}
+		}
+	}
+}
+
+// outdate forgets what is known of paths of a branch, as affected has them, here and in the kernel.
+func (f *FS) outdate(repo graveler.RepositoryID, ref graveler.Ref, paths []string) {
+	f.told.Add(1)
+	nodes, names := f.affected(repo, ref, paths)
 	for _, n := range nodes {
-		n.mu.Lock()
-		n.valid = false
-		n.mu.Unlock()
+		n.stale.Store(true)
 	}
 	if f.inv == nil {
 		return

@@ -36,6 +36,7 @@ type Config struct {
 	DefaultNamespace string
 	Committed        committed.Options
 	SyncEvery        time.Duration // see replica.Config
+	OnFull           func()        // see replica.Config
 	Logger           *slog.Logger
 }
 
@@ -80,7 +81,7 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	}
 	e := &Engine{cfg: cfg, log: cfg.Logger, spill: cfg.Spill, spaces: map[string]*space{}}
 	var err error
-	e.rep, err = replica.Open(replica.Config{Dir: cfg.Dir, SyncEvery: cfg.SyncEvery, Logger: cfg.Logger, OnEvent: e.events.send})
+	e.rep, err = replica.Open(replica.Config{Dir: cfg.Dir, SyncEvery: cfg.SyncEvery, OnFull: cfg.OnFull, Logger: cfg.Logger, OnEvent: e.events.send})
 	if err != nil {
 		return nil, err
 	}

@@ -404,7 +404,9 @@ func (e *Engine) stageAll(ctx context.Context, repo graveler.RepositoryID, branc
 	token := newToken()
 	err := e.rep.StageBulk(ctx, token, changes)
 	if err == nil {
-		err = e.rep.AdoptToken(ctx, repo, branch, token, newToken())
+		var res replica.Result
+		res, err = e.rep.AdoptToken(ctx, repo, branch, token)
+		e.spill.Drop(res.Orphans...)
 	}
 	if err != nil {
 		res, derr := e.rep.DropToken(context.WithoutCancel(ctx), token)
@@ -412,61 +414,4 @@ func (e *Engine) stageAll(ctx context.Context, repo graveler.RepositoryID, branc
 		return errors.Join(err, derr)
 	}
 	return nil
-}
-
-// Move renames all entries under a prefix.
-func (e *Engine) Move(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, from, to string) error {
-	if !strings.HasSuffix(from, "/") || !strings.HasSuffix(to, "/") || from == "/" || to == "/" {
-		return fmt.Errorf("move %q to %q: both end in a slash: %w", from, to, graveler.Invalid)
-	}
-	if strings.HasPrefix(to, from) {
-		return fmt.Errorf("move %q into itself: %w", from, graveler.Invalid)
-	}
-	mu := e.staging(repo, branch)
-	mu.Lock()
-	defer mu.Unlock()
-	v, err := e.rep.View()
-	if err != nil {
-		return err
-	}
-	defer v.Close()
-	w, r, err := e.version(ctx, v, repo, graveler.Ref(branch))
-	if err != nil {
-		return err
-	}
-	if r.View != graveler.Overlaid {
-		return fmt.Errorf("%s/@%s is no branch: %w", repo, branch, graveler.ReadOnly)
-	}
-	c, err := w.cursor(ctx)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	var changes []graveler.Change
-	put := map[string]bool{}
-	ok := c.SeekGE(from)
-	for ; ok && strings.HasPrefix(c.Path(), from); ok = c.Next() {
-		ch, err := c.Change()
-		if err != nil {
-			return err
-		}
-		moved := graveler.Change{Path: to + ch.Path[len(from):], Entry: ch.Entry}
-		if err := graveler.ValidatePath(moved.Path); err != nil {
-			return err
-		}
-		put[moved.Path] = true
-		changes = append(changes, moved, graveler.Change{Path: ch.Path, Remove: true})
-	}
-	if len(changes) == 0 && c.Err() == nil {
-		return fmt.Errorf("%s: %w", graveler.Place{Repo: repo, Ref: graveler.Ref(branch), Path: from}, graveler.NotFound)
-	}
-	for ok := c.SeekGE(to); ok && strings.HasPrefix(c.Path(), to); ok = c.Next() {
-		if p := c.Path(); !put[p] && !strings.HasPrefix(p, from) {
-			changes = append(changes, graveler.Change{Path: p, Remove: true})
-		}
-	}
-	if err := c.Err(); err != nil {
-		return err
-	}
-	return e.stageAll(ctx, repo, branch, changes)
 }

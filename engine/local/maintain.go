@@ -201,7 +201,7 @@ func (e *Engine) mark(ctx context.Context, sp *space, repo graveler.RepositoryID
 		return nil, err
 	}
 	for _, t := range append(tokens, bulks...) {
-		if err := markLayer(v, t, l); err != nil {
+		if err := e.markLayer(v, t, l); err != nil {
 			return nil, err
 		}
 	}
@@ -220,7 +220,7 @@ func (e *Engine) mark(ctx context.Context, sp *space, repo graveler.RepositoryID
 	return l, nil
 }
 
-func markLayer(v *replica.View, t graveler.StagingToken, l *live) error {
+func (e *Engine) markLayer(v *replica.View, t graveler.StagingToken, l *live) error {
 	c, err := v.StagedCursor(t)
 	if err != nil {
 		return err
@@ -231,9 +231,20 @@ func markLayer(v *replica.View, t graveler.StagingToken, l *live) error {
 		if err != nil {
 			return err
 		}
-		if !ch.Remove {
-			l.entry(&ch.Entry)
+		if ch.Remove {
+			continue
 		}
+		if ch.Entry.Pending != "" {
+			// What it began as may be named by nothing else any more.
+			base, ok, err := e.spill.BaseOf(ch.Entry.Pending)
+			if err != nil {
+				return err
+			}
+			if ok {
+				l.entry(&graveler.Entry{Address: base.Address, AddressType: base.Type})
+			}
+		}
+		l.entry(&ch.Entry)
 	}
 	return c.Err()
 }

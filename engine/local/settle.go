@@ -166,7 +166,7 @@ func (s *settler) settle(ctx context.Context, ids []graveler.ContentID) error {
 	g.SetLimit(settleUploads)
 	for _, o := range all {
 		g.Go(func() (err error) {
-			o.res, err = upload(gctx, o.sp.objects, o.st)
+			o.res, err = upload(gctx, o.sp, o.st)
 			return err
 		})
 	}
@@ -206,7 +206,17 @@ func (s *settler) forget() (ids []graveler.ContentID) {
 }
 
 // upload makes a still content an object.
-func upload(ctx context.Context, objects object.Store, st *spill.Settling) (replica.Settled, error) {
+func upload(ctx context.Context, sp *space, st *spill.Settling) (replica.Settled, error) {
+	objects := sp.objects
+	if ns, o, etag, ok := st.Object(); ok {
+		if ns == sp.url {
+			// A copy of a file that nobody wrote to: the object serves both.
+			return replica.Settled{Content: st.ID(), Address: o.Address, AddressType: o.Type, Size: st.Size(), ETag: etag, Modified: st.Mtime()}, nil
+		}
+		if err := st.Complete(ctx); err != nil {
+			return replica.Settled{}, err
+		}
+	}
 	res := replica.Settled{Content: st.ID(), Address: object.NewAddress(), AddressType: graveler.AddressRelative, Size: st.Size(), Modified: st.Mtime()}
 	if l, ok := objects.(object.Local); ok {
 		sum, err := st.MD5()
@@ -336,7 +346,7 @@ func (e *Engine) settleLayers(ctx context.Context, sp *space, layers []graveler.
 			if err != nil {
 				return nil, nil, err
 			}
-			res, err := upload(ctx, sp.objects, st)
+			res, err := upload(ctx, sp, st)
 			if err != nil {
 				st.Abort()
 				return nil, nil, err

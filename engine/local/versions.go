@@ -337,6 +337,9 @@ func (e *Engine) same(ctx context.Context, a, b *graveler.Entry) (bool, error) {
 	if a.Pending != "" && a.Pending == b.Pending {
 		return string(a.Identity()) == string(b.Identity()), nil
 	}
+	if b.Another(a) {
+		return false, nil
+	}
 	x, y := *a, *b
 	for _, en := range []*graveler.Entry{&x, &y} {
 		if en.Pending == "" {

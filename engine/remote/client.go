@@ -168,6 +168,11 @@ func (c *Client) Move(ctx context.Context, repo graveler.RepositoryID, branch gr
 	return do(ctx, c, "Move", moveReq{repo, branch, from, to})
 }
 
+// Exchange is engine.Engine's.
+func (c *Client) Exchange(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, x, y string) error {
+	return do(ctx, c, "Exchange", moveReq{repo, branch, x, y})
+}
+
 // Reset is engine.Engine's.
 func (c *Client) Reset(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, path string) error {
 	return do(ctx, c, "Reset", refReq{repo, graveler.Ref(branch), path})

@@ -134,6 +134,9 @@ func Register(m *http.ServeMux, e engine.Engine) {
 	unary(mux, "Stage", func(ctx context.Context, r stageReq) (none, error) {
 		return nothing(e.Stage(ctx, r.Repo, r.Branch, r.Changes))
 	})
+	unary(mux, "Exchange", func(ctx context.Context, r moveReq) (none, error) {
+		return nothing(e.Exchange(ctx, r.Repo, r.Branch, r.From, r.To))
+	})
 	unary(mux, "Move", func(ctx context.Context, r moveReq) (none, error) {
 		return nothing(e.Move(ctx, r.Repo, r.Branch, r.From, r.To))
 	})

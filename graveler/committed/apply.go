@@ -100,11 +100,9 @@ func (a *applier) touches(r *RangeInfo) (bool, error) {
 		exists := i < t.len() && t.key(i) == c.Path
 		same := c.Remove && !exists
 		if exists && !c.Remove {
-			id, _, err := splitValue(t.value(i))
-			if err != nil {
+			if same, err = sameEntry(t.value(i), &c.Entry); err != nil {
 				return false, err
 			}
-			same = id == string(c.Entry.Identity())
 		}
 		if !same {
 			a.have = a.changes.SeekGE(first)
@@ -142,6 +140,16 @@ func (a *applier) put(c *graveler.Change) error {
 	return a.w.add(c.Path, a.value)
 }
 
+// sameEntry reports whether an entry is no change to a record's value.
+func sameEntry(value string, e *graveler.Entry) (bool, error) {
+	id, data, err := splitValue(value)
+	if err != nil || id != string(e.Identity()) || e.Inode == 0 {
+		return err == nil && id == string(e.Identity()), err
+	}
+	base, err := DecodeEntry(bytesOf(data))
+	return err == nil && !e.Another(&base), err
+}
+
 // rewrite merges r's records with the changes within it.
 func (a *applier) rewrite(r *RangeInfo) error {
 	t, err := a.s.loadRange(a.ctx, r)
@@ -168,18 +176,24 @@ func (a *applier) rewrite(r *RangeInfo) error {
 		if err != nil {
 			return err
 		}
-		id, _, err := splitValue(t.value(i))
-		if err != nil {
-			return err
+		same := false
+		if !c.Remove {
+			if same, err = sameEntry(t.value(i), &c.Entry); err != nil {
+				return err
+			}
 		}
 		switch {
 		case c.Remove:
 			a.w.sum.Removed++
-		case id == string(c.Entry.Identity()):
+		case same:
 			err = a.w.add(key, bytesOf(t.value(i)))
 		default:
 			a.w.sum.Modified++
-			err = a.put(c)
+			put := *c
+			if id, _, _ := splitValue(t.value(i)); id == string(c.Entry.Identity()) {
+				put.Entry.SetApart() // or the range could have the id of the one before
+			}
+			err = a.put(&put)
 		}
 		if err != nil {
 			return err

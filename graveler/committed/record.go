@@ -65,6 +65,7 @@ func appendEntry(dst []byte, e *graveler.Entry) ([]byte, error) {
 	defer entryMessages.Put(m)
 	m.pb.Address, m.pb.Size, m.pb.ETag, m.pb.Metadata, m.pb.ContentType = e.Address, e.Size, e.ETag, e.Metadata, e.ContentType
 	m.pb.AddressType, m.pb.Pending = gravelerpb.Entry_AddressType(e.AddressType), string(e.Pending)
+	m.pb.Inode, m.pb.Changed, m.pb.Accessed = e.Inode, nanos(e.Changed), nanos(e.Accessed)
 	m.pb.LastModified = nil
 	if !e.Modified.IsZero() {
 		m.at.Seconds, m.at.Nanos = e.Modified.Unix(), int32(e.Modified.Nanosecond())
@@ -78,6 +79,21 @@ func appendEntry(dst []byte, e *graveler.Entry) ([]byte, error) {
 	return b, nil
 }
 
+// nanos is a time as the fields of our own hold it, timeOf the inverse; the zero time is 0.
+func nanos(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func timeOf(ns int64) time.Time {
+	if ns == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, ns).UTC()
+}
+
 // DecodeEntry decodes what EncodeEntry or lakeFS encoded.
 func DecodeEntry(b []byte) (graveler.Entry, error) {
 	var pb gravelerpb.Entry
@@ -87,6 +103,7 @@ func DecodeEntry(b []byte) (graveler.Entry, error) {
 	e := graveler.Entry{
 		Address: pb.Address, AddressType: graveler.AddressType(pb.AddressType), Size: pb.Size, ETag: pb.ETag,
 		Metadata: pb.Metadata, ContentType: pb.ContentType, Pending: graveler.ContentID(pb.Pending),
+		Inode: pb.Inode, Changed: timeOf(pb.Changed), Accessed: timeOf(pb.Accessed),
 	}
 	if e.Size < 0 {
 		return graveler.Entry{}, fmt.Errorf("decode entry: negative size: %w", graveler.Corrupt)

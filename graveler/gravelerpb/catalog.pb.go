@@ -83,7 +83,11 @@ type Entry struct {
 	AddressType  Entry_AddressType      `protobuf:"varint,6,opt,name=address_type,json=addressType,proto3,enum=catalog.Entry_AddressType" json:"address_type,omitempty"`
 	ContentType  string                 `protobuf:"bytes,7,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
 	// Of staged entries alone, never in a table: the spill file that holds the bytes.
-	Pending       string `protobuf:"bytes,1000,opt,name=pending,proto3" json:"pending,omitempty"`
+	Pending string `protobuf:"bytes,1000,opt,name=pending,proto3" json:"pending,omitempty"`
+	// What a file system needs beyond lakeFS's fields. lakeFS keeps fields that it doesn't know; none is part of an identity.
+	Inode         uint64 `protobuf:"varint,1001,opt,name=inode,proto3" json:"inode,omitempty"`
+	Changed       int64  `protobuf:"varint,1002,opt,name=changed,proto3" json:"changed,omitempty"`   // nanoseconds since 1970
+	Accessed      int64  `protobuf:"varint,1003,opt,name=accessed,proto3" json:"accessed,omitempty"` // nanoseconds since 1970
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -174,11 +178,32 @@ func (x *Entry) GetPending() string {
 	return ""
 }
 
+func (x *Entry) GetInode() uint64 {
+	if x != nil {
+		return x.Inode
+	}
+	return 0
+}
+
+func (x *Entry) GetChanged() int64 {
+	if x != nil {
+		return x.Changed
+	}
+	return 0
+}
+
+func (x *Entry) GetAccessed() int64 {
+	if x != nil {
+		return x.Accessed
+	}
+	return 0
+}
+
 var File_catalog_proto protoreflect.FileDescriptor
 
 const file_catalog_proto_rawDesc = "" +
 	"\n" +
-	"\rcatalog.proto\x12\acatalog\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x03\n" +
+	"\rcatalog.proto\x12\acatalog\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\x04\n" +
 	"\x05Entry\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12?\n" +
 	"\rlast_modified\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\flastModified\x12\x12\n" +
@@ -187,7 +212,10 @@ const file_catalog_proto_rawDesc = "" +
 	"\bmetadata\x18\x05 \x03(\v2\x1c.catalog.Entry.MetadataEntryR\bmetadata\x12=\n" +
 	"\faddress_type\x18\x06 \x01(\x0e2\x1a.catalog.Entry.AddressTypeR\vaddressType\x12!\n" +
 	"\fcontent_type\x18\a \x01(\tR\vcontentType\x12\x19\n" +
-	"\apending\x18\xe8\a \x01(\tR\apending\x1a;\n" +
+	"\apending\x18\xe8\a \x01(\tR\apending\x12\x15\n" +
+	"\x05inode\x18\xe9\a \x01(\x04R\x05inode\x12\x19\n" +
+	"\achanged\x18\xea\a \x01(\x03R\achanged\x12\x1b\n" +
+	"\baccessed\x18\xeb\a \x01(\x03R\baccessed\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"?\n" +

@@ -23,7 +23,8 @@ var allowed = map[string][]string{
 	"cache":                             {"graveler", "object"}, // a decorator of object stores
 	"spill":                             {"graveler", "object"}, // a file may begin as an object
 	"engine":                            {"graveler", "object"}, // the contract
-	"engine/internal/replica":           {"graveler", "graveler/committed", "engine", "engine/internal/replica/replicapb"},
+	"engine/internal/replica":           {"graveler", "graveler/committed", "engine", "engine/internal/replica/replicapb", "engine/internal/replica/wal"},
+	"engine/internal/replica/wal":       {"graveler"},
 	"engine/internal/replica/replicapb": {},
 	"engine/local":                      {"graveler", "graveler/committed", "object", "spill", "engine", "engine/internal/replica"},
 	"engine/remote":                     {"graveler", "object", "engine"},
@@ -40,7 +41,7 @@ var allowed = map[string][]string{
 
 // owners are the libraries that one package alone may import, by prefix.
 var owners = map[string][]string{
-	"github.com/hashicorp/raft":             {"engine/internal/replica"}, // nothing may bypass the log
+	"github.com/hashicorp/raft":             {"engine/internal/replica", "engine/internal/replica/wal"}, // nothing may bypass the log
 	"github.com/cockroachdb/pebble/v2":      {"engine/internal/replica"},
 	"github.com/cockroachdb/pebble/sstable": {"graveler/committed"}, // the format is known in one place
 	"github.com/dgraph-io/ristretto":        {"cache"},

@@ -55,7 +55,9 @@ func NewProxy(t testing.TB, storeURL string) *Proxy {
 	transport := &http.Transport{MaxIdleConnsPerHost: 256}
 	// The request keeps its Host, which its signature is of.
 	rp := &httputil.ReverseProxy{
-		Rewrite:        func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = server.Scheme, server.Host, r.In.Host },
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = server.Scheme, server.Host, r.In.Host
+		},
 		Transport:      transport,
 		ModifyResponse: p.spoil,
 		ErrorHandler:   func(w http.ResponseWriter, r *http.Request, err error) { w.WriteHeader(http.StatusBadGateway) },

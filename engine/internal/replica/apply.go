@@ -46,6 +46,7 @@ func apply(b *pebble.Batch, data []byte) Result {
 	if err := a.run(&cmd); err != nil {
 		return Result{Err: err}
 	}
+	a.res.Event.Origin = cmd.Origin
 	slices.Sort(a.suspect)
 	for _, c := range slices.Compact(a.suspect) {
 		named, err := a.IsPending(graveler.ContentID(c))

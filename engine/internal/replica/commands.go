@@ -182,11 +182,10 @@ func (r *Replica) StageBulk(ctx context.Context, token graveler.StagingToken, ch
 	return nil
 }
 
-// AdoptToken puts a bulk token on top of a branch's layers in one step; open is the fresh open token.
-func (r *Replica) AdoptToken(ctx context.Context, repo graveler.RepositoryID, id graveler.BranchID, token, open graveler.StagingToken) error {
-	c := &pb.AdoptToken{Repository: string(repo), Branch: string(id), Token: string(token), Open: string(open)}
-	_, err := r.propose(ctx, &pb.Command{Op: &pb.Command_AdoptToken{AdoptToken: c}})
-	return err
+// AdoptToken puts a bulk token's records into a branch's open layer in one step.
+func (r *Replica) AdoptToken(ctx context.Context, repo graveler.RepositoryID, id graveler.BranchID, token graveler.StagingToken) (Result, error) {
+	c := &pb.AdoptToken{Repository: string(repo), Branch: string(id), Token: string(token)}
+	return r.propose(ctx, &pb.Command{Op: &pb.Command_AdoptToken{AdoptToken: c}})
 }
 
 // DropToken removes a bulk token that no branch adopted.

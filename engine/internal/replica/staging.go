@@ -319,24 +319,41 @@ func (a *applier) reset(c *pb.ResetStaging) error {
 	return nil
 }
 
-// adopt puts a bulk token on top of a branch's layers, and a fresh open one above it.
+// adopt puts a bulk token's records into a branch's open layer. A layer of its own would cost every later read of the branch.
 func (a *applier) adopt(c *pb.AdoptToken) error {
 	repo := graveler.RepositoryID(c.Repository)
 	b, err := a.Branch(repo, graveler.BranchID(c.Branch))
 	if err != nil {
 		return err
 	}
-	if slices.Contains(b.Sealed, graveler.StagingToken(c.Token)) {
-		return nil // the same command again
+	token := graveler.StagingToken(c.Token)
+	if slices.Contains(b.Sealed, token) {
+		return nil // a log of an older version, applied again
 	}
 	if err := a.Allowed(repo, b.ID, graveler.BlockStaging); err != nil {
 		return err
 	}
-	b.Sealed = append([]graveler.StagingToken{graveler.StagingToken(c.Token), b.Token}, b.Sealed...)
-	b.Token = graveler.StagingToken(c.Open)
-	if err := a.del(key('g', c.Token)); err != nil {
+	type record struct {
+		path  string
+		value []byte
+	}
+	var records []record
+	prefix := within('s', c.Token)
+	err = a.scan(prefix, nil, func(k, v []byte) bool {
+		records = append(records, record{string(k[len(prefix):]), slices.Clone(v)})
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	for _, r := range records {
+		if err := a.putRecord(b.Token, r.path, r.value); err != nil {
+			return err
+		}
+	}
+	if err := a.drop(token); err != nil {
 		return err
 	}
 	a.event(engine.StagingChanged, c.Repository, c.Branch, nil)
-	return a.putBranch(repo, branchPB(&b))
+	return a.del(key('g', c.Token))
 }

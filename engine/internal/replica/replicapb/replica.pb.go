@@ -48,6 +48,7 @@ type Command struct {
 	//	*Command_SetRules
 	//	*Command_ForgetSettled
 	Op            isCommand_Op `protobuf_oneof:"op"`
+	Origin        uint64       `protobuf:"varint,30,opt,name=origin,proto3" json:"origin,omitempty"` // who asked for it, for its event
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -258,6 +259,13 @@ func (x *Command) GetForgetSettled() bool {
 		}
 	}
 	return false
+}
+
+func (x *Command) GetOrigin() uint64 {
+	if x != nil {
+		return x.Origin
+	}
+	return 0
 }
 
 type isCommand_Op interface {
@@ -1673,7 +1681,6 @@ type AdoptToken struct {
 	Repository    string                 `protobuf:"bytes,1,opt,name=repository,proto3" json:"repository,omitempty"`
 	Branch        string                 `protobuf:"bytes,2,opt,name=branch,proto3" json:"branch,omitempty"`
 	Token         string                 `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
-	Open          string                 `protobuf:"bytes,4,opt,name=open,proto3" json:"open,omitempty"` // the fresh open token
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1725,13 +1732,6 @@ func (x *AdoptToken) GetBranch() string {
 func (x *AdoptToken) GetToken() string {
 	if x != nil {
 		return x.Token
-	}
-	return ""
-}
-
-func (x *AdoptToken) GetOpen() string {
-	if x != nil {
-		return x.Open
 	}
 	return ""
 }
@@ -1888,7 +1888,7 @@ var File_replica_proto protoreflect.FileDescriptor
 
 const file_replica_proto_rawDesc = "" +
 	"\n" +
-	"\rreplica.proto\x12\x10lakefsfs.replica\"\xfd\b\n" +
+	"\rreplica.proto\x12\x10lakefsfs.replica\"\x95\t\n" +
 	"\aCommand\x12Q\n" +
 	"\x11create_repository\x18\x01 \x01(\v2\".lakefsfs.replica.CreateRepositoryH\x00R\x10createRepository\x12-\n" +
 	"\x11delete_repository\x18\x02 \x01(\tH\x00R\x10deleteRepository\x129\n" +
@@ -1914,7 +1914,8 @@ const file_replica_proto_rawDesc = "" +
 	"\n" +
 	"drop_token\x18\x11 \x01(\tH\x00R\tdropToken\x129\n" +
 	"\tset_rules\x18\x12 \x01(\v2\x1a.lakefsfs.replica.SetRulesH\x00R\bsetRules\x12'\n" +
-	"\x0eforget_settled\x18\x13 \x01(\bH\x00R\rforgetSettledB\x04\n" +
+	"\x0eforget_settled\x18\x13 \x01(\bH\x00R\rforgetSettled\x12\x16\n" +
+	"\x06origin\x18\x1e \x01(\x04R\x06originB\x04\n" +
 	"\x02op\"\x8a\x01\n" +
 	"\n" +
 	"Repository\x12\x0e\n" +
@@ -2031,15 +2032,14 @@ const file_replica_proto_rawDesc = "" +
 	"\x05token\x18\x04 \x01(\tR\x05token\"U\n" +
 	"\tStageBulk\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x122\n" +
-	"\achanges\x18\x02 \x03(\v2\x18.lakefsfs.replica.ChangeR\achanges\"n\n" +
+	"\achanges\x18\x02 \x03(\v2\x18.lakefsfs.replica.ChangeR\achanges\"`\n" +
 	"\n" +
 	"AdoptToken\x12\x1e\n" +
 	"\n" +
 	"repository\x18\x01 \x01(\tR\n" +
 	"repository\x12\x16\n" +
 	"\x06branch\x18\x02 \x01(\tR\x06branch\x12\x14\n" +
-	"\x05token\x18\x03 \x01(\tR\x05token\x12\x12\n" +
-	"\x04open\x18\x04 \x01(\tR\x04open\"6\n" +
+	"\x05token\x18\x03 \x01(\tR\x05tokenJ\x04\b\x04\x10\x05\"6\n" +
 	"\x04Rule\x12\x18\n" +
 	"\apattern\x18\x01 \x01(\tR\apattern\x12\x14\n" +
 	"\x05block\x18\x02 \x03(\tR\x05block\"X\n" +

@@ -1,0 +1,150 @@
+package local
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/lakefsfs/lakefsfs/graveler"
+)
+
+// Move renames all entries under a prefix.
+func (e *Engine) Move(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, from, to string) error {
+	if !strings.HasSuffix(from, "/") || !strings.HasSuffix(to, "/") || from == "/" || to == "/" {
+		return fmt.Errorf("move %q to %q: both end in a slash: %w", from, to, graveler.Invalid)
+	}
+	if strings.HasPrefix(to, from) {
+		return fmt.Errorf("move %q into itself: %w", from, graveler.Invalid)
+	}
+	return e.rewrite(ctx, repo, branch, []place{{from, to}}, to)
+}
+
+// Exchange makes two paths change places.
+func (e *Engine) Exchange(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, a, b string) error {
+	an, bn := strings.TrimSuffix(a, "/"), strings.TrimSuffix(b, "/")
+	if an == "" || bn == "" || an == bn || strings.HasPrefix(an, bn+"/") || strings.HasPrefix(bn, an+"/") {
+		return fmt.Errorf("exchange %q and %q: one is in the other: %w", a, b, graveler.Invalid)
+	}
+	return e.rewrite(ctx, repo, branch, []place{{a, bn + a[len(an):]}, {b, an + b[len(bn):]}}, "")
+}
+
+// place is where entries come from and go to: under a prefix if both end in a slash, else one path.
+type place struct{ from, to string }
+
+// to is where a path goes, or the path itself.
+func target(places []place, path string) string {
+	for _, p := range places {
+		if path == p.from || strings.HasSuffix(p.from, "/") && strings.HasPrefix(path, p.from) {
+			return p.to + path[len(p.from):]
+		}
+	}
+	return path
+}
+
+// rewrite moves entries from place to place in one step. What else lies under clear, if that is not "", is removed.
+func (e *Engine) rewrite(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, places []place, clear string) error {
+	mu := e.staging(repo, branch)
+	mu.Lock()
+	defer mu.Unlock()
+	v, err := e.rep.View()
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	w, r, err := e.version(ctx, v, repo, graveler.Ref(branch))
+	if err != nil {
+		return err
+	}
+	if r.View != graveler.Overlaid {
+		return fmt.Errorf("%s/@%s is no branch: %w", repo, branch, graveler.ReadOnly)
+	}
+	c, err := w.cursor(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	var changes []graveler.Change
+	var moved []string
+	put := map[string]bool{}
+	outside := map[string]*graveler.Entry{} // the other names of moved files that have several
+	for _, p := range places {
+		n := len(changes)
+		for ok := c.SeekGE(p.from); ok; ok = c.Next() {
+			if path := c.Path(); path != p.from && !(strings.HasSuffix(p.from, "/") && strings.HasPrefix(path, p.from)) {
+				break
+			}
+			ch, err := c.Change()
+			if err != nil {
+				return err
+			}
+			to := graveler.Change{Path: target(places, ch.Path), Entry: ch.Entry}
+			if err := graveler.ValidatePath(to.Path); err != nil {
+				return err
+			}
+			if to.Entry.Inode == 0 {
+				to.Entry.Inode = graveler.InodeOf(ch.Path)
+			}
+			if links := ch.Entry.Links(); links != nil {
+				was := ch.Entry
+				for _, l := range links {
+					if target(places, l) == l {
+						outside[l] = &was
+					}
+				}
+				if err := relink(&to.Entry, places); err != nil {
+					return err
+				}
+			}
+			put[to.Path] = true
+			moved = append(moved, ch.Path)
+			changes = append(changes, to)
+		}
+		if err := c.Err(); err != nil {
+			return err
+		}
+		if len(changes) == n {
+			return fmt.Errorf("%s: %w", graveler.Place{Repo: repo, Ref: graveler.Ref(branch), Path: p.from}, graveler.NotFound)
+		}
+	}
+	for _, path := range moved {
+		if !put[path] {
+			changes = append(changes, graveler.Change{Path: path, Remove: true})
+		}
+	}
+	if clear != "" {
+		for ok := c.SeekGE(clear); ok && strings.HasPrefix(c.Path(), clear); ok = c.Next() {
+			if p := c.Path(); !put[p] && target(places, p) == p {
+				changes = append(changes, graveler.Change{Path: p, Remove: true})
+			}
+		}
+		if err := c.Err(); err != nil {
+			return err
+		}
+	}
+	for _, l := range slices.Sorted(maps.Keys(outside)) {
+		en, ok, err := w.get(ctx, l)
+		if err != nil {
+			return err
+		}
+		if !ok || !en.SameFile(outside[l]) || put[l] {
+			continue
+		}
+		if err := relink(&en, places); err != nil {
+			return err
+		}
+		changes = append(changes, graveler.Change{Path: l, Entry: en})
+	}
+	return e.stageAll(ctx, repo, branch, changes)
+}
+
+// relink gives an entry the names that its file has once places have moved.
+func relink(en *graveler.Entry, places []place) error {
+	links := en.Links()
+	for i, l := range links {
+		links[i] = target(places, l)
+	}
+	en.Metadata = maps.Clone(en.Metadata)
+	return en.SetLinks(links)
+}

@@ -1,0 +1,335 @@
+package vfs
+
+import (
+	"context"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/lakefsfs/lakefsfs/engine"
+	"github.com/lakefsfs/lakefsfs/graveler"
+)
+
+// Rename flags, as renameat2(2)'s.
+const (
+	RenameNoReplace = 1
+	RenameExchange  = 2
+)
+
+// Rename renames a file or a directory, atomically.
+func (f *FS) Rename(ctx context.Context, from NodeID, oldName string, to NodeID, newName string, flags uint32) error {
+	a, err := f.node(from)
+	if err != nil {
+		return err
+	}
+	b, err := f.node(to)
+	if err != nil {
+		return err
+	}
+	if a.kind < kindDir || b.kind < kindDir {
+		if a.kind != b.kind {
+			return syscall.EXDEV
+		}
+		return f.renameTop(ctx, a, oldName, b, newName)
+	}
+	if a.kind != kindDir || b.kind != kindDir {
+		return graveler.Denied
+	}
+	if err := f.writable(a.v); err != nil {
+		return err
+	}
+	if err := f.writable(b.v); err != nil {
+		return err
+	}
+	if vKey(a.v) != vKey(b.v) {
+		return syscall.EXDEV
+	}
+	if flags&^(RenameNoReplace|RenameExchange) != 0 || flags == RenameNoReplace|RenameExchange {
+		return graveler.Invalid
+	}
+	if len(newName) > 255 {
+		return graveler.TooLarge
+	}
+	if oldName == ctlName || newName == ctlName {
+		return graveler.Denied
+	}
+	f.moving.Lock()
+	defer f.moving.Unlock()
+	if f.isGone(a) || f.isGone(b) {
+		return graveler.NotFound
+	}
+	aDir, bDir := f.pathOf(a), f.pathOf(b)
+	defer f.cfg.Locks.lock(f.cfg.Locks.index(a.v, aDir), f.cfg.Locks.index(b.v, bDir))()
+	src, dst := join(aDir, oldName), join(bDir, newName)
+	return f.rename(ctx, &moveOp{a: a, b: b, oldName: oldName, newName: newName, src: src, dst: dst, flags: flags})
+}
+
+type moveOp struct {
+	a, b             *node
+	oldName, newName string
+	src, dst         string
+	flags            uint32
+}
+
+func (f *FS) rename(ctx context.Context, m *moveOp) error {
+	v := m.a.v
+	s, err := f.eng.Lookup(ctx, v.repo, v.ref, m.src)
+	if err != nil {
+		return err
+	}
+	if !s.HasPrefix && !s.HasObject {
+		return graveler.NotFound
+	}
+	if m.src == m.dst {
+		return nil
+	}
+	if s.HasPrefix && strings.HasPrefix(m.dst, m.src+"/") {
+		return graveler.Invalid
+	}
+	d, err := f.eng.Lookup(ctx, v.repo, v.ref, m.dst)
+	if err != nil {
+		return err
+	}
+	exists := d.HasPrefix || d.HasObject
+	if m.flags&RenameExchange != 0 {
+		return f.exchange(ctx, m, s, d)
+	}
+	replaced := false
+	if exists {
+		switch {
+		case m.flags&RenameNoReplace != 0:
+			return graveler.Exists
+		case s.HasPrefix && !d.HasPrefix:
+			return graveler.NotDir
+		case !s.HasPrefix && d.HasPrefix:
+			if strings.HasPrefix(m.src, m.dst+"/") {
+				return graveler.NotEmpty
+			}
+			return graveler.IsDir
+		case d.HasPrefix:
+			if empty, err := f.emptyDir(ctx, v, m.dst); err != nil || !empty {
+				return orErr(err, graveler.NotEmpty)
+			}
+			replaced = true
+		case s.Object.SameFile(&d.Object):
+			return nil // two names of one file: rename(2) leaves both
+		}
+	}
+	marker, err := f.dirMarker(ctx, m.a, m.oldName)
+	if err != nil {
+		return err
+	}
+	if s.HasPrefix {
+		if len(marker) > 0 {
+			if err := f.stage(ctx, v, marker...); err != nil {
+				return err
+			}
+		}
+		if err := f.move(ctx, v, func(ctx context.Context) error {
+			return f.eng.Move(ctx, v.repo, graveler.BranchID(v.ref), m.src+"/", m.dst+"/")
+		}); err != nil {
+			return err
+		}
+	} else if err := f.renameFile(ctx, m, marker, s.Object, d.Object, exists); err != nil {
+		return err
+	}
+	f.moveNode(m)
+	if s.HasPrefix && (m.a != m.b || replaced) {
+		m.a.countDirs(-1)
+		if m.a != m.b && !replaced {
+			m.b.countDirs(1)
+		}
+	}
+	return nil
+}
+
+func orErr(err, otherwise error) error {
+	if err != nil {
+		return err
+	}
+	return otherwise
+}
+
+// emptyDir reports whether a directory has nothing but its marker.
+func (f *FS) emptyDir(ctx context.Context, v *version, path string) (bool, error) {
+	for _, err := range f.eng.List(ctx, v.repo, v.ref, engine.ListQuery{Prefix: path + "/", Delimiter: "/", Limit: 1}) {
+		return false, err
+	}
+	return true, nil
+}
+
+// renameFile moves a file's name over another's, if that exists.
+func (f *FS) renameFile(ctx context.Context, m *moveOp, changes []graveler.Change, s, d graveler.Entry, exists bool) error {
+	v := m.a.v
+	defer f.lockNames(v, &s, &d)()
+	var rest []graveler.Change
+	if exists {
+		if err := f.holdOpen(m.b, m.newName, &d); err != nil {
+			return err
+		}
+		var err error
+		if rest, err = f.withoutName(ctx, v, &d, m.dst); err != nil {
+			return err
+		}
+	}
+	if s.Inode == 0 {
+		s.Inode = graveler.InodeOf(m.src) // which the new path no longer gives
+	}
+	s.Changed = time.Now()
+	puts, err := f.putsMoved(ctx, v, m.src, m.dst, s)
+	if err != nil {
+		return err
+	}
+	changes = append(append(append(changes, rest...), puts...), remove(m.src))
+	if err := f.stage(ctx, v, changes...); err != nil {
+		return err
+	}
+	if exists {
+		f.dropName(m.b, m.newName, rest)
+	}
+	f.mu.Lock()
+	n := m.a.children[m.oldName]
+	f.mu.Unlock()
+	if n != nil {
+		n.mu.Lock()
+		if n.entry.Pending == s.Pending && n.entry.Address == s.Address {
+			for i := range puts {
+				if puts[i].Path == m.dst {
+					n.set(puts[i].Entry)
+				}
+			}
+		} else {
+			n.valid = false
+		}
+		n.mu.Unlock()
+	}
+	return nil
+}
+
+// move runs a move of many entries, which this tree follows itself.
+func (f *FS) move(ctx context.Context, v *version, run func(ctx context.Context) error) error {
+	err := run(engine.WithOrigin(ctx, f.origin))
+	f.made.Add(1)
+	f.tellPeers(v, nil)
+	if err == nil {
+		// Files with several names, some of them elsewhere, name others now.
+		f.mu.Lock()
+		for _, n := range f.several {
+			n.stale.Store(true)
+		}
+		f.mu.Unlock()
+	}
+	return err
+}
+
+// exchange makes two names change places (RENAME_EXCHANGE).
+func (f *FS) exchange(ctx context.Context, m *moveOp, s, d graveler.Found) error {
+	v := m.a.v
+	if !d.HasPrefix && !d.HasObject {
+		return graveler.NotFound
+	}
+	if strings.HasPrefix(m.src, m.dst+"/") {
+		return graveler.Invalid
+	}
+	if s.HasObject && d.HasObject && s.Object.SameFile(&d.Object) {
+		return nil
+	}
+	x, y := m.src, m.dst
+	if s.HasPrefix {
+		x += "/"
+	}
+	if d.HasPrefix {
+		y += "/"
+	}
+	if err := f.move(ctx, v, func(ctx context.Context) error {
+		return f.eng.Exchange(ctx, v.repo, graveler.BranchID(v.ref), x, y)
+	}); err != nil {
+		return err
+	}
+	f.swapNodes(m)
+	if m.a != m.b && s.HasPrefix != d.HasPrefix {
+		by := 1
+		if s.HasPrefix {
+			by = -1
+		}
+		m.a.countDirs(by)
+		m.b.countDirs(-by)
+	}
+	return nil
+}
+
+// moveNode moves the node of a renamed name, whose number stays.
+func (f *FS) moveNode(m *moveOp) {
+	f.mu.Lock()
+	n := m.a.children[m.oldName]
+	if old := m.b.children[m.newName]; old != nil && old != n {
+		f.cut(old, dentry{m.b, m.newName})
+	}
+	if n != nil {
+		f.rehang(n, dentry{m.a, m.oldName}, dentry{m.b, m.newName})
+		f.free(m.a)
+	}
+	f.mu.Unlock()
+	for _, x := range []*node{m.a, m.b} {
+		f.touched(x)
+	}
+	if n != nil {
+		n.mu.Lock()
+		n.ctime = time.Now()
+		n.mu.Unlock()
+	}
+}
+
+// rehang gives a node another place for one of its places. Hold FS.mu.
+func (f *FS) rehang(n *node, from, to dentry) {
+	delete(from.parent.children, from.name)
+	to.parent.children[to.name] = n
+	n.relabel(from, to)
+}
+
+func (n *node) relabel(from, to dentry) {
+	if n.dentry == from {
+		n.dentry = to
+	}
+	for i := range n.also {
+		if n.also[i] == from {
+			n.also[i] = to
+		}
+	}
+	n.doubt()
+}
+
+// doubt marks what is known of a node, and of all below it, as stale: the entries of what was moved have changed. Hold FS.mu.
+func (n *node) doubt() {
+	n.stale.Store(true)
+	for _, c := range n.children {
+		c.doubt()
+	}
+}
+
+func (f *FS) swapNodes(m *moveOp) {
+	at, to := dentry{m.a, m.oldName}, dentry{m.b, m.newName}
+	f.mu.Lock()
+	x, y := m.a.children[m.oldName], m.b.children[m.newName]
+	delete(m.a.children, m.oldName)
+	delete(m.b.children, m.newName)
+	if x != nil {
+		m.b.children[m.newName] = x
+		x.relabel(at, to)
+	}
+	if y != nil {
+		m.a.children[m.oldName] = y
+		y.relabel(to, at)
+	}
+	f.mu.Unlock()
+	now := time.Now()
+	for _, n := range []*node{x, y} {
+		if n != nil {
+			n.mu.Lock()
+			n.ctime = now
+			n.mu.Unlock()
+		}
+	}
+	f.touched(m.a)
+	f.touched(m.b)
+}
