@@ -40,7 +40,17 @@ func main() {
 	flag.StringVar(&p.only, "contenders", "", "contenders to run, by comma (default: all that are installed but passthrough)")
 	flag.StringVar(&p.measures, "measures", "", "measures to run, by comma (default: all)")
 	flag.StringVar(&p.raw, "raw", "", "also write all results to this file, as lines of JSON")
+	build := flag.String("build", "", "only write a big repository's namespace there (a URL), to be attached")
+	layout := flag.String("layout", "dirs", "of -build: dirs, deep or flat")
+	entries := flag.Int("entries", 10_000_000, "of -build")
 	flag.Parse()
+	if *build != "" {
+		if err := buildBig(context.Background(), *build, *layout, *entries); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if *quick {
 		p.quicken(flag.CommandLine)
 		if !isSet(flag.CommandLine, "sizes") {

@@ -128,6 +128,34 @@ func TestWriteThrough(t *testing.T) {
 	}
 }
 
+// rereading is a store that fails once in the middle of an upload, and reads it again.
+type rereading struct{ *objecttest.Counting }
+
+func (r rereading) Put(ctx context.Context, address string, rd io.Reader, opt object.PutOptions) (object.Info, error) {
+	if _, err := io.CopyN(io.Discard, rd, opt.Size/2); err != nil {
+		return object.Info{}, err
+	}
+	if _, err := rd.(io.Seeker).Seek(0, io.SeekStart); err != nil {
+		return object.Info{}, err
+	}
+	return r.Counting.Put(ctx, address, rd, opt)
+}
+
+// An upload that is read again is kept as it was the last time.
+func TestWriteThroughAgain(t *testing.T) {
+	base := remote(t, t.TempDir())
+	st := over(t, rereading{base}, newCache(t, Options{}))
+	b := objecttest.Bytes(1, 3<<20)
+	i, err := st.Put(t.Context(), "data/x", bytes.NewReader(b), object.PutOptions{Size: int64(len(b))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	read(t, st, object.Object{Address: "data/x", Type: graveler.AddressRelative, Size: i.Size, MD5: i.MD5}, b, 0, len(b))
+	if n := base.Counts().Reads; n != 0 {
+		t.Errorf("%d requests for what was just written", n)
+	}
+}
+
 func TestOneFetchForAll(t *testing.T) {
 	base := remote(t, t.TempDir())
 	release := make(chan struct{})

@@ -171,8 +171,8 @@ func (s *store) fetchChunk(ctx context.Context, o object.Object, k key) (*item, 
 }
 
 // fetchWhole brings a whole object and keeps its chunks.
-func (s *store) fetchWhole(ctx context.Context, o object.Object, k key) (*whole, error) {
-	data, err := s.fetchVerified(ctx, o, k)
+func (s *store) fetchWhole(ctx context.Context, o object.Object, k key, want int64) (*whole, error) {
+	data, err := s.fetchVerified(ctx, o, k, want)
 	if err != nil {
 		return nil, err
 	}
@@ -180,9 +180,9 @@ func (s *store) fetchWhole(ctx context.Context, o object.Object, k key) (*whole,
 	return &whole{data: data}, nil
 }
 
-func (s *store) fetchVerified(ctx context.Context, o object.Object, k key) ([]byte, error) {
+func (s *store) fetchVerified(ctx context.Context, o object.Object, k key, want int64) ([]byte, error) {
 	if !k.full && isTable(o.Address) {
-		return s.fetchTable(ctx, o)
+		return s.fetchTable(ctx, o, want)
 	}
 	data := make([]byte, o.Size)
 	var before string
@@ -222,18 +222,18 @@ func (s *store) opaqueTag(ctx context.Context, o object.Object) bool {
 }
 
 const (
-	// firstTable is what is asked for first of a table, whose length isn't known: most are shorter.
+	// firstTable is what is asked for first of a table, whose length isn't known, unless its reader asks for more: most are shorter.
 	firstTable = 4 << 20
 	// maxTable bounds a table, so that a wrong object can't fill the memory. lakeFS's end at 20 MiB.
 	maxTable = 1 << 30
 )
 
-func (s *store) fetchTable(ctx context.Context, o object.Object) ([]byte, error) {
+func (s *store) fetchTable(ctx context.Context, o object.Object, want int64) ([]byte, error) {
 	if o.Size >= 0 {
 		data := make([]byte, o.Size)
 		return data, s.fetchExactly(ctx, o, data, 0)
 	}
-	buf := make([]byte, firstTable)
+	buf := make([]byte, min(max(firstTable, want), maxTable))
 	for n := 0; ; {
 		m, err := s.fetch(ctx, o, buf[n:], int64(n))
 		n += m

@@ -190,7 +190,7 @@ func (s *store) readWhole(ctx context.Context, o object.Object, k key, p []byte,
 		if it == nil {
 			var w *whole
 			var err error
-			if it, w, err = s.bringWhole(ctx, o, k); err != nil {
+			if it, w, err = s.bringWhole(ctx, o, k, off+int64(len(p))); err != nil {
 				return n, err
 			}
 			if w != nil {
@@ -215,8 +215,8 @@ func (s *store) readWhole(ctx context.Context, o object.Object, k key, p []byte,
 }
 
 // bringWhole returns a chunk from the disk, or the whole object from the store, or neither if another reader has brought it
-// into memory meanwhile.
-func (s *store) bringWhole(ctx context.Context, o object.Object, k key) (*item, *whole, error) {
+// into memory meanwhile. Of a table, whose size isn't known, want bytes are asked for at once.
+func (s *store) bringWhole(ctx context.Context, o object.Object, k key, want int64) (*item, *whole, error) {
 	if s.onDisk(k) {
 		f := s.chunks.join(s.ctx, &s.wg, k, func(context.Context) (*item, error) { return s.fromDisk(o, k), nil })
 		if it, err := s.chunks.wait(ctx, k, f); it != nil || err != nil {
@@ -229,7 +229,7 @@ func (s *store) bringWhole(ctx context.Context, o object.Object, k key) (*item, 
 		if it := s.c.mem.get(k); it != nil && fits(o, it) {
 			return nil, nil
 		}
-		return s.fetchWhole(ctx, o, wk)
+		return s.fetchWhole(ctx, o, wk, want)
 	})
 	w, err := s.wholes.wait(ctx, wk, f)
 	return nil, w, err
@@ -271,7 +271,7 @@ func (s *store) Put(ctx context.Context, address string, r io.Reader, opt object
 		return s.Store.Put(ctx, address, r, opt)
 	}
 	w := &whole{data: make([]byte, 0, opt.Size)}
-	i, err := s.Store.Put(ctx, address, io.TeeReader(r, w), opt)
+	i, err := s.Store.Put(ctx, address, w.keep(r), opt)
 	if err != nil || int64(len(w.data)) != i.Size {
 		return i, err
 	}
@@ -281,6 +281,29 @@ func (s *store) Put(ctx context.Context, address string, r io.Reader, opt object
 	}
 	s.keepWhole(k, w.data)
 	return i, nil
+}
+
+// keep returns r so that what is read is written to w. If r can be read again, so can it, and w then begins anew.
+func (w *whole) keep(r io.Reader) io.Reader {
+	tee := io.TeeReader(r, w)
+	if s, ok := r.(io.Seeker); ok {
+		return &rewinding{tee, s, w}
+	}
+	return tee
+}
+
+type rewinding struct {
+	io.Reader
+	s io.Seeker
+	w *whole
+}
+
+// Seek moves, to the start only.
+func (r *rewinding) Seek(off int64, whence int) (int64, error) {
+	if whence == io.SeekStart {
+		r.w.data = r.w.data[:0]
+	}
+	return r.s.Seek(off, whence)
 }
 
 // Close ends what is under way and closes the store.

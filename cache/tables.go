@@ -38,3 +38,14 @@ func (t *Tables) Get(ctx context.Context, id string, load func(context.Context) 
 	}
 	return v, nil
 }
+
+// Put keeps a table that was not loaded but made, of a cost in bytes. It must not change.
+func (t *Tables) Put(id string, value any, cost int64) {
+	k := key{store: t.id, address: id, index: tableIndex}
+	t.c.mem.put(&item{key: k, val: value, cost: cost + itemCost})
+}
+
+// Has reports whether the table with an id is in memory.
+func (t *Tables) Has(id string) bool {
+	return t.c.mem.get(key{store: t.id, address: id, index: tableIndex}) != nil
+}

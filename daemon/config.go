@@ -24,6 +24,7 @@ type Config struct {
 	Namespace string        `mapstructure:"namespace" doc:"storage URL under which repositories made without one get theirs; empty is file://DATA/objects"`
 	LocalRoot string        `mapstructure:"local_root" doc:"directory that local:// addresses of attached lakeFS namespaces lie in; empty is the directory above the namespace"`
 	Cache     CacheConfig   `mapstructure:"cache"`
+	Store     StoreConfig   `mapstructure:"store"`
 	Mounts    []MountConfig `mapstructure:"mounts" doc:"what is mounted at the start"`
 	Sync      SyncConfig    `mapstructure:"sync"`
 	Log       LogConfig     `mapstructure:"log"`
@@ -35,6 +36,12 @@ type CacheConfig struct {
 	Disk      int64  `mapstructure:"disk" doc:"bytes of disk for chunks of objects; 0 is none. Local objects are never copied"`
 	Dir       string `mapstructure:"dir" doc:"directory of the disk cache; empty is DATA/cache"`
 	ReadAhead int64  `mapstructure:"read_ahead" doc:"bytes that a sequential reader is run ahead of"`
+}
+
+// StoreConfig bounds how long an object store is waited for: a request, at most, for both together.
+type StoreConfig struct {
+	Timeout time.Duration `mapstructure:"timeout" doc:"how long one request to an object store may take before it is given up"`
+	Retry   time.Duration `mapstructure:"retry" doc:"how long a request is sent again while the object store is unavailable"`
 }
 
 // MountConfig is one mount.
@@ -62,6 +69,7 @@ func DefaultConfig() Config {
 	return Config{
 		Data:  DefaultData(),
 		Cache: CacheConfig{Memory: 256 << 20, Disk: 10 << 30, ReadAhead: 16 << 20},
+		Store: StoreConfig{Timeout: 30 * time.Second, Retry: 30 * time.Second},
 		Sync:  SyncConfig{Every: 200 * time.Millisecond},
 		Log:   LogConfig{Level: "info", Format: "auto"},
 	}
@@ -109,6 +117,12 @@ func (c *Config) Validate() error {
 	}
 	if c.Cache.Disk < 0 {
 		return bad("cache.disk", "is negative; 0 is none")
+	}
+	if c.Store.Timeout < time.Millisecond || c.Store.Timeout > time.Hour {
+		return bad("store.timeout", fmt.Sprintf("is %s; give 1ms to 1h", c.Store.Timeout))
+	}
+	if c.Store.Retry < 0 || c.Store.Retry > time.Hour {
+		return bad("store.retry", fmt.Sprintf("is %s; give 0 to 1h", c.Store.Retry))
 	}
 	if c.Sync.Every < time.Millisecond || c.Sync.Every > time.Minute {
 		return bad("sync.every", fmt.Sprintf("is %s; give 1ms to 1m", c.Sync.Every))

@@ -64,7 +64,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *Daemon, err erro
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
 	objects := func(ctx context.Context, ns string) (object.Store, error) {
-		st, err := object.Open(ctx, ns, object.Options{LocalRoot: cfg.LocalRoot})
+		st, err := object.Open(ctx, ns, object.Options{LocalRoot: cfg.LocalRoot, Timeout: cfg.Store.Timeout, RetryFor: max(cfg.Store.Retry, 1)})
 		if err != nil {
 			return nil, err
 		}
@@ -164,7 +164,8 @@ func (d *Daemon) Mount(ctx context.Context, r MountRequest) (MountInfo, error) {
 	}
 	tree, err := vfs.New(ctx, vfs.Config{
 		Engine: d.eng, Spill: d.spill, Control: control.New(d.eng), Locks: d.locks, Place: place, ReadOnly: r.ReadOnly, SyncOnClose: r.SyncOnClose,
-		UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), Logger: d.log,
+		ReadAhead: min(d.cfg.Cache.ReadAhead, d.cfg.Cache.Memory/8),
+		UID:       uint32(os.Getuid()), GID: uint32(os.Getgid()), Logger: d.log,
 	})
 	if err != nil {
 		return MountInfo{}, err

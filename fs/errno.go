@@ -27,7 +27,7 @@ var errnos = map[graveler.Kind]syscall.Errno{
 	graveler.Corrupt:     syscall.EIO,
 	graveler.Denied:      syscall.EPERM,
 	graveler.NothingToDo: syscall.ENODATA,
-	graveler.Timeout:     syscall.ETIMEDOUT,
+	graveler.Timeout:     syscall.EIO, // what programs expect of a disk; the log says why
 }
 
 // errnoOf maps an error to the errno that a program sees.

@@ -86,7 +86,7 @@ func New(tree *vfs.FS, opt Options) (*Mount, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	tree.Watch(ctx)
-	m := &Mount{dir: dir, srv: srv, stop: cancel, done: make(chan struct{})}
+	m := &Mount{dir: dir, srv: srv, stop: func() { cancel(); tree.Wait() }, done: make(chan struct{})}
 	go func() {
 		srv.Serve()
 		cancel()

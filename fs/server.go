@@ -25,6 +25,7 @@ type server struct {
 	srv                *fuse.Server
 	log                *slog.Logger
 	deadline           time.Duration
+	said               said
 	still              bool   // nothing in it can ever change
 	statfs             string // a directory on the file system that data is written to
 }
@@ -110,7 +111,7 @@ func (s *server) status(op string, err error) fuse.Status {
 		return fuse.OK
 	}
 	no := errnoOf(err)
-	if no == syscall.EIO || no == syscall.ETIMEDOUT || no == syscall.ENOSPC {
+	if (no == syscall.EIO || no == syscall.ENOSPC) && !s.said.already(op+err.Error(), time.Now()) {
 		s.log.Error("file system request failed", "op", op, "err", err)
 	}
 	return fuse.Status(no)

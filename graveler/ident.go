@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"sync"
 )
 
 // Type bytes of the ident encoding (lakeFS pkg/ident).
@@ -75,9 +76,13 @@ func (d *Ident) Strings(ss []string) *Ident {
 // Map adds a map, by sorted keys.
 func (d *Ident) Map(m map[string]string) *Ident {
 	d.bytes(identMap, len(m))
-	for _, k := range slices.Sorted(maps.Keys(m)) {
-		d.string(k)
-		d.string(m[k])
+	if len(m) > 0 {
+		keys := slices.AppendSeq(make([]string, 0, len(m)), maps.Keys(m))
+		slices.Sort(keys)
+		for _, k := range keys {
+			d.string(k)
+			d.string(m[k])
+		}
 	}
 	return d.flush()
 }
@@ -90,10 +95,16 @@ func (d *Ident) Embed(sum []byte) *Ident {
 	return d.flush()
 }
 
+// idents are those that Identity uses again: it is called for each entry of a commit.
+var idents = sync.Pool{New: func() any { return NewIdent() }}
+
 // Identity returns what makes an entry's content equal to another's: a hash over size, etag, metadata and content type.
 // Address and time are left out, so the same content written twice is no change.
 func (e *Entry) Identity() []byte {
-	d := NewIdent().Int64(e.Size).String(e.ETag).Map(e.Metadata)
+	d := idents.Get().(*Ident)
+	defer idents.Put(d)
+	d.h.Reset()
+	d.Int64(e.Size).String(e.ETag).Map(e.Metadata)
 	if e.ContentType != "" {
 		d.String(e.ContentType)
 	}

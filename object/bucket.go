@@ -117,6 +117,27 @@ func (s *bucket) Put(ctx context.Context, address string, r io.Reader, opt PutOp
 	if err := writable(address); err != nil {
 		return Info{}, err
 	}
+	seeker, ok := r.(io.Seeker)
+	if !ok {
+		return s.putOnce(ctx, address, r, opt)
+	}
+	// What can be read again is sent again while the store is unavailable.
+	start, err := seeker.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return Info{}, wrap("write", address, err)
+	}
+	var i Info
+	err = again(ctx, s.opt, func() (err error) {
+		if _, err = seeker.Seek(start, io.SeekStart); err != nil {
+			return err
+		}
+		i, err = s.putOnce(ctx, address, r, opt)
+		return err
+	})
+	return i, err
+}
+
+func (s *bucket) putOnce(ctx context.Context, address string, r io.Reader, opt PutOptions) (Info, error) {
 	// A canceled context is how a half-written object is given up: Close would make it whole.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -2,11 +2,14 @@ package object
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"strings"
 	"sync"
 
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/rs/xid"
@@ -14,7 +17,7 @@ import (
 	_ "gocloud.dev/blob/azureblob" // azblob://
 	_ "gocloud.dev/blob/gcsblob"   // gs://
 	"gocloud.dev/blob/memblob"
-	_ "gocloud.dev/blob/s3blob" // s3://
+	"gocloud.dev/blob/s3blob"
 
 	"github.com/lakefsfs/lakefsfs/graveler"
 )
@@ -49,7 +52,39 @@ func openBucket(ctx context.Context, u *url.URL) (*blob.Bucket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open bucket %s://%s: %v; check the URL's parameters and the credentials of the environment: %w", u.Scheme, u.Host, err, graveler.Invalid)
 	}
+	if u.Scheme == "s3" {
+		return pooled(ctx, b, u)
+	}
 	return b, nil
+}
+
+// s3Idle is how many connections to S3 are kept for the next request. The SDK keeps 10, and of more requests at a time each would
+// have to make its own, with a handshake that takes longer than a small object.
+const s3Idle = 128
+
+// pooled returns b, which it closes, with a client that keeps more connections.
+func pooled(ctx context.Context, b *blob.Bucket, u *url.URL) (*blob.Bucket, error) {
+	var c *s3.Client
+	if !b.As(&c) {
+		return b, nil
+	}
+	opt := c.Options()
+	h, ok := opt.HTTPClient.(*awshttp.BuildableClient)
+	if !ok {
+		return b, nil
+	}
+	opt.HTTPClient = h.WithTransportOptions(func(t *http.Transport) { t.MaxIdleConns, t.MaxIdleConnsPerHost = s3Idle, s3Idle })
+	bopt := s3blob.Options{KMSEncryptionID: u.Query().Get("kmskeyid"), RequestChecksumCalculation: opt.RequestChecksumCalculation}
+	for _, sse := range types.ServerSideEncryption("").Values() {
+		if strings.EqualFold(string(sse), u.Query().Get("ssetype")) {
+			bopt.EncryptionType = sse
+		}
+	}
+	more, err := s3blob.OpenBucket(ctx, s3.New(opt), u.Host, &bopt)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open bucket s3://%s: %v: %w", u.Host, err, graveler.Invalid), b.Close())
+	}
+	return more, b.Close()
 }
 
 // s3Query adds a default to the parameters of an S3 bucket. The SDK wants to check responses against checksums that S3 keeps

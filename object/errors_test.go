@@ -94,6 +94,30 @@ func TestUnavailableIsTriedAgain(t *testing.T) {
 	}
 }
 
+// What can be read again is sent again whole, from where it stood; what can't is not.
+func TestUploadIsTriedAgain(t *testing.T) {
+	var calls atomic.Int64
+	var got atomic.Value
+	st := s3At(t, Options{}, func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		if calls.Add(1) == 1 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		got.Store(string(b))
+	})
+	r := strings.NewReader("--data")
+	r.Seek(2, io.SeekStart)
+	i, err := st.Put(t.Context(), "x", r, PutOptions{Size: 4})
+	if err != nil || i.Size != 4 || calls.Load() != 2 || got.Load() != "data" {
+		t.Errorf("Put = %+v, %v after %d requests; the store has %q", i, err, calls.Load(), got.Load())
+	}
+	calls.Store(0)
+	if _, err := st.Put(t.Context(), "x", io.LimitReader(r, 4), PutOptions{Size: -1}); graveler.KindOf(err) != graveler.Unavailable || calls.Load() != 1 {
+		t.Errorf("Put of a stream: %v after %d requests", err, calls.Load())
+	}
+}
+
 func TestStoreErrors(t *testing.T) {
 	for _, tt := range []struct {
 		status int

@@ -57,7 +57,8 @@ type Store interface {
 	// lie outside the namespace. NotFound if the object is gone.
 	ReadAt(ctx context.Context, o Object, p []byte, off int64) (int, error)
 	// Put writes an object at a relative address and returns its size and hex MD5 as computed from the bytes. The object
-	// exists whole or not at all. An existing one is replaced: callers choose fresh addresses.
+	// exists whole or not at all. An existing one is replaced: callers choose fresh addresses. If r is an io.Seeker, it is
+	// read again from where it stood when the store was unavailable.
 	Put(ctx context.Context, address string, r io.Reader, opt PutOptions) (Info, error)
 	// Stat tells of an object at a relative address; NotFound if it is not there.
 	Stat(ctx context.Context, address string) (Info, error)

@@ -20,9 +20,14 @@ const (
 // retry runs do, which must be idempotent, until it succeeds, fails for good, or opt's time is over. Each try has its own
 // deadline, so that a store that doesn't answer can't hold it.
 func retry(ctx context.Context, opt Options, do func(context.Context) error) error {
+	return again(ctx, opt, func() error { return attempt(ctx, opt.Timeout, do) })
+}
+
+// again is retry of what has deadlines of its own.
+func again(ctx context.Context, opt Options, do func() error) error {
 	until := time.Now().Add(opt.RetryFor)
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		err := attempt(ctx, opt.Timeout, do)
+		err := do()
 		if err == nil || err == io.EOF || ctx.Err() != nil {
 			return err
 		}

@@ -2,7 +2,6 @@ package spill
 
 import (
 	"context"
-	"io"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -251,19 +250,4 @@ func (f *File) Writers() int {
 	f.c.s.mu.Lock()
 	defer f.c.s.mu.Unlock()
 	return f.c.writers
-}
-
-// reader reads the whole content from its start.
-type reader struct {
-	f   *os.File
-	off int64
-}
-
-func (r *reader) Read(p []byte) (int, error) {
-	n, err := r.f.ReadAt(p, r.off)
-	r.off += int64(n)
-	if n > 0 && err == io.EOF {
-		err = nil
-	}
-	return n, err
 }

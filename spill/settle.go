@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strconv"
 	"sync/atomic"
@@ -96,7 +97,7 @@ func (s *Store) Snapshot(ctx context.Context, id graveler.ContentID) (*Settling,
 	err = st.measure()
 	if c.base == nil && err == nil {
 		if unix.IoctlFileClone(int(out.Fd()), int(c.f.Fd())) != nil {
-			_, err = io.Copy(out, &reader{f: c.f})
+			_, err = io.Copy(out, io.NewSectionReader(c.f, 0, math.MaxInt64))
 		}
 	} else if err == nil {
 		buf := make([]byte, chunkSize)
@@ -127,7 +128,7 @@ func (st *Settling) Mtime() time.Time       { return st.mtime }
 func (st *Settling) Path() string           { return st.path }
 
 // Reader reads the bytes from the start.
-func (st *Settling) Reader() io.Reader { return &reader{f: st.f} }
+func (st *Settling) Reader() io.ReadSeeker { return io.NewSectionReader(st.f, 0, math.MaxInt64) }
 
 // MD5 is the hex MD5 of the bytes.
 func (st *Settling) MD5() (string, error) {

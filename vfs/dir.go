@@ -154,6 +154,9 @@ func (f *FS) fill(ctx context.Context, d *dir, off uint64) error {
 		return err
 	}
 	want := int(off / page)
+	if off == 0 {
+		f.ahead.list(d.n)
+	}
 	if want == d.cur && (off > 0 || !d.n.v.writable) {
 		return nil
 	}

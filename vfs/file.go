@@ -296,6 +296,9 @@ func (f *FS) readEntry(ctx context.Context, n *node, e *graveler.Entry, p []byte
 	if err != nil {
 		return 0, err
 	}
+	if off == 0 {
+		f.ahead.read(n, e, st)
+	}
 	k, err := st.ReadAt(ctx, engine.ObjectOf(e), p, off)
 	if err == io.EOF && e.Pending == "" && k < len(p) {
 		return 0, fmt.Errorf("object %s ends at %d, its entry says %d: %w", e.Address, off+int64(k), e.Size, graveler.Corrupt)

@@ -69,8 +69,10 @@ type Config struct {
 	// ReadOnly refuses all changes.
 	ReadOnly    bool
 	SyncOnClose bool
-	UID, GID    uint32 // owner of what has none recorded
-	Logger      *slog.Logger
+	// ReadAhead bounds, in bytes, the small files that are fetched ahead of who reads a directory's files in order; 0 is none.
+	ReadAhead int64
+	UID, GID  uint32 // owner of what has none recorded
+	Logger    *slog.Logger
 }
 
 // FS is one tree. Its methods may be called from many goroutines.
@@ -99,6 +101,9 @@ type FS struct {
 	copiers copiers
 
 	stillDirs stillDirs
+
+	ahead *ahead
+	work  sync.WaitGroup // what Watch began
 }
 
 // New makes a tree.
@@ -110,6 +115,7 @@ func New(ctx context.Context, cfg Config) (*FS, error) {
 		cfg.Locks = new(Locks)
 	}
 	f := &FS{cfg: cfg, eng: cfg.Engine, log: cfg.Logger, start: time.Now(), origin: newInode(), nodes: map[NodeID]*node{}, several: map[fileKey]*node{}, nextID: RootID + 1}
+	f.ahead = newAhead(f, cfg.ReadAhead)
 	root := &node{id: RootID, ino: 1, kind: kindTop, children: map[string]*node{}, lookups: 1, changed: f.start}
 	switch p := cfg.Place; {
 	case p.Path != "":

@@ -3,10 +3,8 @@ package vfs
 import (
 	"io/fs"
 	"os"
-	"syscall"
 
 	"github.com/lakefsfs/lakefsfs/engine"
-	"github.com/lakefsfs/lakefsfs/graveler"
 	"github.com/lakefsfs/lakefsfs/object"
 )
 
@@ -146,9 +144,3 @@ const copierFrom = 1 << 20
 // slow reports whether what a caller makes should not be passed: one that reads a large committed file at the same time probably
 // copies it, and copy_file_range of an object moves no bytes where the kernel leaves the file to us.
 func (f *FS) slow(c Caller) bool { return f.copiers.has(c.PID) }
-
-// regular reports whether an entry is a plain file.
-func regular(e *graveler.Entry) bool {
-	p, ok := permissions(e)
-	return !ok || modeOf(p.Mode&^fs.ModeDir)&syscall.S_IFMT == syscall.S_IFREG
-}

@@ -13,6 +13,7 @@ import (
 // after its return is missed; call it before the tree is used.
 func (f *FS) Watch(ctx context.Context) {
 	events := f.eng.Watch(ctx)
+	f.work.Go(func() { f.ahead.follow(ctx) })
 	go func() {
 		for ev, err := range events {
 			if err != nil {
@@ -22,6 +23,9 @@ func (f *FS) Watch(ctx context.Context) {
 		}
 	}()
 }
+
+// Wait returns when, after the end of Watch's context, the tree asks nothing of the engine on its own account any more.
+func (f *FS) Wait() { f.work.Wait() }
 
 func (f *FS) event(ev engine.Event) {
 	if ev.Lost {

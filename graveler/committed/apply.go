@@ -45,6 +45,8 @@ type applier struct {
 	w       *writer
 	changes graveler.Cursor
 	have    bool
+
+	data, value []byte // of the record being written, used again for the next
 }
 
 func (a *applier) next() { a.have = a.changes.Next() }
@@ -85,7 +87,7 @@ func (a *applier) touches(r *RangeInfo) (bool, error) {
 	if !a.have || a.changes.Path() > r.MaxKey {
 		return false, a.changes.Err()
 	}
-	t, err := a.s.load(a.ctx, string(r.ID))
+	t, err := a.s.loadRange(a.ctx, r)
 	if err != nil {
 		return false, err
 	}
@@ -130,11 +132,12 @@ func (a *applier) put(c *graveler.Change) error {
 	if c.Entry.Pending != "" {
 		return fmt.Errorf("entry %q is not settled: %w", c.Path, graveler.Internal)
 	}
-	data, err := EncodeEntry(&c.Entry)
-	if err != nil {
+	var err error
+	if a.data, err = appendEntry(a.data[:0], &c.Entry); err != nil {
 		return fmt.Errorf("%q: %w", c.Path, err)
 	}
-	return a.w.add(c.Path, appendValue(nil, c.Entry.Identity(), data))
+	a.value = appendValue(a.value[:0], c.Entry.Identity(), a.data)
+	return a.w.add(c.Path, a.value)
 }
 
 // sameEntry reports whether an entry is no change to a record's value.
@@ -149,9 +152,12 @@ func sameEntry(value string, e *graveler.Entry) (bool, error) {
 
 // rewrite merges r's records with the changes within it.
 func (a *applier) rewrite(r *RangeInfo) error {
-	t, err := a.s.load(a.ctx, string(r.ID))
+	t, err := a.s.loadRange(a.ctx, r)
 	if err != nil {
 		return err
+	}
+	if a.s.opt.Tables != nil {
+		a.w.base = t
 	}
 	for i := 0; i < t.len(); i++ {
 		key := t.key(i)

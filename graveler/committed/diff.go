@@ -108,7 +108,7 @@ func (w *walker) entry() (graveler.Entry, error) {
 	if !w.enter() {
 		return graveler.Entry{}, w.err
 	}
-	return entryAt(w.t, w.j)
+	return entryAt(w.at.table, w.j)
 }
 
 // Path is the current difference's path, Type its type.

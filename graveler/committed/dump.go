@@ -211,12 +211,13 @@ func (s *Store) loadRefs(ctx context.Context, entity string, id graveler.MetaRan
 	if err != nil {
 		return fmt.Errorf("refs dump: %w", err)
 	}
+	w.whole = true
 	for ; w.valid(); w.next() {
 		v, ok := w.value()
 		if !ok {
 			break
 		}
-		if got := w.t.props[propEntity]; got != "" && got != entity {
+		if got := w.at.props[propEntity]; got != "" && got != entity {
 			return fmt.Errorf("refs dump: metarange %.12s holds a %s where a %s is needed; is the manifest mixed up?: %w", id, got, entity, graveler.Invalid)
 		}
 		_, data, err := splitValue(v)

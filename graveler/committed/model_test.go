@@ -40,6 +40,19 @@ func (c *mapCache) Get(ctx context.Context, id string, load func(context.Context
 	return v, err
 }
 
+func (c *mapCache) Put(id string, value any, _ int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.m[id] = value
+}
+
+func (c *mapCache) Has(id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.m[id]
+	return ok
+}
+
 func memStore(t testing.TB, opt Options) *Store {
 	st, err := object.Open(t.Context(), "mem://"+strings.ReplaceAll(t.Name(), "/", "-"), object.Options{})
 	if err != nil {

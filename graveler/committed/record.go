@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"sync"
 	"time"
 	"unsafe"
 
@@ -47,17 +48,31 @@ func cutPart(v string) (part, rest string, err error) {
 // bytesOf lends a string's bytes to a reader that doesn't change them.
 func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
 
+// entryMessage is an entry's message, used again for the next.
+type entryMessage struct {
+	pb gravelerpb.Entry
+	at timestamppb.Timestamp
+}
+
+var entryMessages = sync.Pool{New: func() any { return new(entryMessage) }}
+
 // EncodeEntry encodes an entry as a range holds it (protobuf catalog.Entry).
-func EncodeEntry(e *graveler.Entry) ([]byte, error) {
-	pb := &gravelerpb.Entry{
-		Address: e.Address, Size: e.Size, ETag: e.ETag, Metadata: e.Metadata, ContentType: e.ContentType,
-		AddressType: gravelerpb.Entry_AddressType(e.AddressType), Pending: string(e.Pending),
-		Inode: e.Inode, Changed: nanos(e.Changed), Accessed: nanos(e.Accessed),
-	}
+func EncodeEntry(e *graveler.Entry) ([]byte, error) { return appendEntry(nil, e) }
+
+// appendEntry appends what EncodeEntry gives.
+func appendEntry(dst []byte, e *graveler.Entry) ([]byte, error) {
+	m := entryMessages.Get().(*entryMessage)
+	defer entryMessages.Put(m)
+	m.pb.Address, m.pb.Size, m.pb.ETag, m.pb.Metadata, m.pb.ContentType = e.Address, e.Size, e.ETag, e.Metadata, e.ContentType
+	m.pb.AddressType, m.pb.Pending = gravelerpb.Entry_AddressType(e.AddressType), string(e.Pending)
+	m.pb.Inode, m.pb.Changed, m.pb.Accessed = e.Inode, nanos(e.Changed), nanos(e.Accessed)
+	m.pb.LastModified = nil
 	if !e.Modified.IsZero() {
-		pb.LastModified = timestamppb.New(e.Modified)
+		m.at.Seconds, m.at.Nanos = e.Modified.Unix(), int32(e.Modified.Nanosecond())
+		m.pb.LastModified = &m.at
 	}
-	b, err := marshal.Marshal(pb)
+	b, err := marshal.MarshalAppend(dst, &m.pb)
+	m.pb.Metadata = nil
 	if err != nil {
 		return nil, fmt.Errorf("encode entry: text that is not UTF-8: %w", graveler.Invalid)
 	}

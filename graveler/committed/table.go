@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"unsafe"
 
 	"github.com/cockroachdb/pebble/sstable"
 
@@ -41,12 +43,22 @@ type table struct {
 	data  string   // key, value, key, value, …
 	offs  []uint32 // where each key and each value starts, and the end
 	props map[string]string
+
+	ranges atomic.Pointer[[]RangeInfo] // of a metarange, once decoded
 }
 
 func (t *table) len() int           { return len(t.offs) / 2 }
 func (t *table) key(i int) string   { return t.data[t.offs[2*i]:t.offs[2*i+1]] }
 func (t *table) value(i int) string { return t.data[t.offs[2*i+1]:t.offs[2*i+2]] }
-func (t *table) cost() int64        { return int64(len(t.data)) + 4*int64(len(t.offs)) + 512 }
+
+// cost is what a table takes in memory: of a metarange, its decoded ranges too.
+func (t *table) cost() int64 {
+	n := int64(len(t.data)) + 4*int64(len(t.offs)) + 512
+	if t.props[propType] == typeMetas {
+		n += int64(len(t.data)) + int64(t.len())*int64(unsafe.Sizeof(RangeInfo{}))
+	}
+	return n
+}
 
 // search returns the first record at or after key.
 func (t *table) search(key string) int {
@@ -59,17 +71,25 @@ type idHash struct {
 	buf []byte
 }
 
+// hashBuffer is how many bytes are hashed at a time, or a record more.
+const hashBuffer = 4 << 10
+
 func newIDHash() *idHash { return &idHash{h: sha256.New()} }
 
 func (d *idHash) add(key, value []byte) {
-	d.buf = strconv.AppendInt(d.buf[:0], int64(len(key)), 10)
+	d.buf = strconv.AppendInt(d.buf, int64(len(key)), 10)
 	d.buf = append(append(d.buf, key...), '|')
 	d.buf = strconv.AppendInt(d.buf, int64(len(value)), 10)
 	d.buf = append(append(d.buf, value...), '|')
-	d.h.Write(d.buf)
+	if len(d.buf) >= hashBuffer {
+		d.h.Write(d.buf)
+		d.buf = d.buf[:0]
+	}
 }
 
 func (d *idHash) sum(props map[string]string) string {
+	d.h.Write(d.buf)
+	d.buf = nil
 	m := maps.Clone(props)
 	maps.DeleteFunc(m, func(k, _ string) bool {
 		return k == propMin || k == propMax || k == propCount || k == propSize || strings.HasPrefix(k, "rocksdb.")
@@ -140,18 +160,35 @@ func parseTable(id string, b []byte) (t *table, err error) {
 // in bytes.
 type TableCache interface {
 	Get(ctx context.Context, id string, load func(context.Context) (value any, cost int64, err error)) (any, error)
+	// Put keeps a value that was not loaded but made.
+	Put(id string, value any, cost int64)
+	// Has reports whether the value is there now.
+	Has(id string) bool
 }
 
 // load returns a table, from the cache if it is there.
-func (s *Store) load(ctx context.Context, id string) (*table, error) {
+func (s *Store) load(ctx context.Context, id string) (*table, error) { return s.loadSized(ctx, id, 0) }
+
+// loadRange is load of a range, about whose size its metarange tells.
+func (s *Store) loadRange(ctx context.Context, r *RangeInfo) (*table, error) {
+	return s.loadSized(ctx, string(r.ID), sizeOf(r))
+}
+
+// sizeOf is how large a range is at most, most likely: what its writer estimated leaves out what comes at its end.
+func sizeOf(r *RangeInfo) int {
+	return int(min(r.EstimatedSize, maxTable)*9/8) + 64<<10
+}
+
+// loadSized is load of a table of some size, at most, most likely.
+func (s *Store) loadSized(ctx context.Context, id string, size int) (*table, error) {
 	if !validID(id) {
 		return nil, fmt.Errorf("%q is no table id: %w", id, graveler.Invalid)
 	}
 	if s.opt.Tables == nil {
-		return s.fetch(ctx, id, false)
+		return s.fetch(ctx, id, size, false)
 	}
 	v, err := s.opt.Tables.Get(ctx, id, func(ctx context.Context) (any, int64, error) {
-		t, err := s.fetch(ctx, id, false)
+		t, err := s.fetch(ctx, id, size, false)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -163,10 +200,13 @@ func (s *Store) load(ctx context.Context, id string) (*table, error) {
 	return v.(*table), nil
 }
 
-// fetch reads a table; fresh, past any cache of its bytes.
-func (s *Store) fetch(ctx context.Context, id string, fresh bool) (*table, error) {
+// fetch reads a table, with one request if it is no larger than size or firstRead; fresh, past any cache of its bytes.
+func (s *Store) fetch(ctx context.Context, id string, size int, fresh bool) (*table, error) {
 	buf := readBuffers.Get().(*[]byte)
 	defer readBuffers.Put(buf)
+	if len(*buf) < size {
+		*buf = make([]byte, size)
+	}
 	b, err := readAll(ctx, s.objects, object.Object{Address: tablePrefix + id, Fresh: fresh}, buf)
 	if errors.Is(err, graveler.NotFound) {
 		// Not NotFound: that would read as a path that isn't there.
@@ -205,6 +245,6 @@ func readAll(ctx context.Context, st object.Store, o object.Object, buf *[]byte)
 
 // VerifyTable reads a table from the object store, not from a cache, and checks it against its id.
 func (s *Store) VerifyTable(ctx context.Context, id string) error {
-	_, err := s.fetch(ctx, id, true)
+	_, err := s.fetch(ctx, id, 0, true)
 	return err
 }

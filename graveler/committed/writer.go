@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"hash/fnv"
 	"maps"
+	"math"
 	"strconv"
+	"strings"
 
 	"github.com/cockroachdb/pebble/sstable"
 	"golang.org/x/sync/errgroup"
@@ -38,10 +40,20 @@ type tableWriter struct {
 	first string
 	last  string
 	count int64
+	// The same table as it is kept in memory, nil if it isn't: who writes a table is likely to be the next to read it.
+	data *strings.Builder
+	offs []uint32
 }
 
-func newTableWriter(props map[string]string) *tableWriter {
+// newTableWriter returns a writer that keeps its table if keep, of some size in bytes and records, isn't nil.
+func newTableWriter(props map[string]string, keep *table) *tableWriter {
 	t := &tableWriter{id: newIDHash(), props: maps.Clone(props)}
+	if keep != nil {
+		t.data = new(strings.Builder)
+		t.data.Grow(len(keep.data) + len(keep.data)/32)
+		t.offs = make([]uint32, 0, len(keep.offs)+len(keep.offs)/32)
+		t.out.Grow(len(keep.data) / 4) // compressed, about
+	}
 	t.w = sstable.NewWriter(&t.out, sstable.WriterOptions{
 		TableFormat: sstable.TableFormatRocksDBv2,
 		Compression: sstable.SnappyCompression,
@@ -57,12 +69,29 @@ func (t *tableWriter) add(key string, value []byte) error {
 		return fmt.Errorf("write record %q: %w", key, err)
 	}
 	t.id.add(bytesOf(key), value)
+	if t.data != nil {
+		if t.data.Len()+len(key)+len(value) > math.MaxUint32 {
+			t.data, t.offs = nil, nil
+		} else {
+			t.offs = append(t.offs, uint32(t.data.Len()), uint32(t.data.Len()+len(key)))
+			t.data.WriteString(key)
+			t.data.Write(value)
+		}
+	}
 	if t.count == 0 {
 		t.first = key
 	}
 	t.last = key
 	t.count++
 	return nil
+}
+
+// table is what was written, after finish; nil if it isn't kept.
+func (t *tableWriter) table() *table {
+	if t.data == nil {
+		return nil
+	}
+	return &table{data: t.data.String(), offs: append(t.offs, uint32(t.data.Len())), props: t.props}
 }
 
 // finish closes the table and returns its bytes and its record.
@@ -90,6 +119,9 @@ type writer struct {
 	sum    Summary
 	// keepEmpty writes a metarange of no ranges too, as refs dumps have.
 	keepEmpty bool
+	// base is the table that is being rewritten: what it becomes is kept in memory, since it is likely to be read and changed
+	// again. What is new altogether is not: a large import must not push everything else out.
+	base *table
 }
 
 func (s *Store) newWriter(ctx context.Context, props map[string]string) *writer {
@@ -107,7 +139,7 @@ func (w *writer) typed(typ string) map[string]string {
 // add writes one record; keys ascend.
 func (w *writer) add(key string, value []byte) error {
 	if w.cur == nil {
-		w.cur = newTableWriter(w.typed(typeRanges))
+		w.cur = newTableWriter(w.typed(typeRanges), w.base)
 	}
 	if err := w.cur.add(key, value); err != nil {
 		return err
@@ -129,15 +161,16 @@ func (w *writer) endRange() error {
 	if w.cur == nil {
 		return nil
 	}
-	b, r, err := w.cur.finish()
-	w.cur = nil
+	cur := w.cur
+	b, r, err := cur.finish()
+	w.cur, w.base = nil, nil
 	if err != nil {
 		return err
 	}
 	w.ranges = append(w.ranges, r)
 	w.sum.RangesWritten++
 	w.sum.BytesWritten += int64(len(b))
-	w.up.Go(func() error { return w.s.put(w.upCtx, string(r.ID), b) })
+	w.up.Go(func() error { return w.s.put(w.upCtx, string(r.ID), b, cur.table()) })
 	return nil
 }
 
@@ -146,6 +179,7 @@ func (w *writer) reuse(r RangeInfo) error {
 	if err := w.endRange(); err != nil {
 		return err
 	}
+	w.base = nil
 	w.ranges = append(w.ranges, r)
 	w.sum.RangesReused++
 	return nil
@@ -163,7 +197,11 @@ func (w *writer) finish() (graveler.MetaRangeID, error) {
 	if len(w.ranges) == 0 && !w.keepEmpty {
 		return "", nil
 	}
-	t := newTableWriter(w.typed(typeMetas))
+	var keep *table
+	if w.s.opt.Tables != nil && !w.keepEmpty {
+		keep = new(table)
+	}
+	t := newTableWriter(w.typed(typeMetas), keep)
 	for i := range w.ranges {
 		v, err := encodeRange(&w.ranges[i])
 		if err != nil {
@@ -178,7 +216,7 @@ func (w *writer) finish() (graveler.MetaRangeID, error) {
 		return "", err
 	}
 	w.sum.BytesWritten += int64(len(b))
-	if err := w.s.put(w.ctx, string(r.ID), b); err != nil {
+	if err := w.s.put(w.ctx, string(r.ID), b, t.table()); err != nil {
 		return "", err
 	}
 	return graveler.MetaRangeID(r.ID), nil
@@ -192,9 +230,13 @@ func (w *writer) abort() {
 	w.up.Wait()
 }
 
-func (s *Store) put(ctx context.Context, id string, b []byte) error {
+// put writes a table to the object store, and keeps it if t isn't nil.
+func (s *Store) put(ctx context.Context, id string, b []byte, t *table) error {
 	if _, err := s.objects.Put(ctx, tablePrefix+id, bytes.NewReader(b), object.PutOptions{Size: int64(len(b))}); err != nil {
 		return fmt.Errorf("write table %.12s: %w", id, err)
+	}
+	if t != nil {
+		s.opt.Tables.Put(id, t, t.cost())
 	}
 	return nil
 }

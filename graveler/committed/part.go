@@ -1,0 +1,227 @@
+package committed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/objstorage"
+	"github.com/cockroachdb/pebble/sstable"
+
+	"github.com/lakefsfs/lakefsfs/graveler"
+	"github.com/lakefsfs/lakefsfs/object"
+)
+
+// part is a range of which only the blocks that are asked for are read. The blocks' checksums are checked, and that its
+// properties are those that the metarange has of the range; its id is not, which takes all of its records.
+type part struct {
+	id string
+	r  *sstable.Reader
+	// spent is what was read so far, in records. From a share of the range on, reading it whole is the better bargain.
+	spent atomic.Int64
+	limit int64
+	cost  int64 // in memory, in bytes
+}
+
+const (
+	// partCost is what a part takes in memory besides its tail, in bytes: properties, and the reader.
+	partCost = 8 << 10
+	// seekSpends is what finding a record costs, in records read: about those of the blocks that are read for it.
+	seekSpends = 16
+	// partShare is the share of a range, one in so many, that is read in parts before it is read whole.
+	partShare = 8
+	// minPart is how many records a range has at least to be read in parts.
+	minPart = 1000
+	// firstWindow and lastWindow are how many records are read at a time, doubling as a reader goes on.
+	firstWindow = 8
+	lastWindow  = 1024
+)
+
+// span is an object's bytes for the SSTable reader. Its tail is kept: the index is there.
+type span struct {
+	st   object.Store
+	o    object.Object
+	size int64
+	tail []byte
+}
+
+// tailOf is how much of a table's end is read at once and kept: most have their index, properties and footer in it.
+func tailOf(size int64) int64 { return min(size, max(16<<10, min(size/128, 256<<10))) }
+
+func newSpan(ctx context.Context, st object.Store, o object.Object, size int64) (*span, error) {
+	s := &span{st: st, o: o, size: size}
+	tail := make([]byte, tailOf(size))
+	if err := s.ReadAt(ctx, tail, size-int64(len(tail))); err != nil {
+		return nil, err
+	}
+	s.tail = tail
+	return s, nil
+}
+
+func (s *span) ReadAt(ctx context.Context, p []byte, off int64) error {
+	if at := off - (s.size - int64(len(s.tail))); at >= 0 && at+int64(len(p)) <= int64(len(s.tail)) {
+		copy(p, s.tail[at:])
+		return nil
+	}
+	n, err := s.st.ReadAt(ctx, s.o, p, off)
+	if n == len(p) {
+		return nil
+	}
+	if err == nil || errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s ends at byte %d: %w", s.o.Address, off+int64(n), graveler.Corrupt)
+	}
+	return err
+}
+
+func (s *span) Size() int64  { return s.size }
+func (s *span) Close() error { return nil }
+
+func (s *span) NewReadHandle(context.Context) objstorage.ReadHandle {
+	h := objstorage.MakeNoopReadHandle(s)
+	return &h
+}
+
+// inParts reports whether the store's objects can be read a block at a time at little cost: local files can. A request to an
+// object store costs as much as some megabytes more.
+func (s *Store) inParts() bool {
+	_, local := s.objects.(object.Local)
+	return local && s.opt.Tables != nil
+}
+
+// openPart returns a range for reading in parts.
+func (s *Store) openPart(ctx context.Context, r *RangeInfo) (*part, error) {
+	v, err := s.opt.Tables.Get(ctx, "part:"+string(r.ID), func(ctx context.Context) (any, int64, error) {
+		p, err := s.newPart(ctx, r)
+		if err != nil {
+			return nil, 0, err
+		}
+		return p, p.cost, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return v.(*part), nil
+}
+
+func (s *Store) newPart(ctx context.Context, r *RangeInfo) (p *part, err error) {
+	defer recovered(string(r.ID), &err)
+	o := object.Object{Address: tablePrefix + string(r.ID), Type: graveler.AddressRelative, Size: -1}
+	i, err := s.objects.Stat(ctx, o.Address)
+	if err != nil {
+		return nil, err
+	}
+	sp, err := newSpan(ctx, s.objects, o, i.Size)
+	if err != nil {
+		return nil, partError(string(r.ID), err)
+	}
+	rd, err := sstable.NewReader(sp, sstable.ReaderOptions{})
+	if err != nil {
+		return nil, partError(string(r.ID), err)
+	}
+	p = &part{id: string(r.ID), r: rd, cost: partCost + int64(len(sp.tail)), limit: r.Count / partShare}
+	runtime.AddCleanup(p, func(r *sstable.Reader) { r.Close() }, rd)
+	props := rd.Properties.UserProperties
+	if props[propType] != typeRanges || props[propMin] != r.MinKey || props[propMax] != r.MaxKey || props[propCount] != strconv.FormatInt(r.Count, 10) {
+		return nil, fmt.Errorf("range %.12s doesn't hold what its metarange says: %w", r.ID, graveler.Corrupt)
+	}
+	return p, nil
+}
+
+// recovered makes an error of a panic: the SSTable reader trusts the contents of blocks whose checksums are right.
+func recovered(id string, err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("table %.12s: %v: %w", id, r, graveler.Corrupt)
+	}
+}
+
+// partError gives the SSTable reader's own errors their kind.
+func partError(id string, err error) error {
+	if graveler.KindOf(err) != graveler.Internal {
+		return fmt.Errorf("read table %.12s: %w", id, err)
+	}
+	return fmt.Errorf("table %.12s: %v: %w", id, err, graveler.Corrupt)
+}
+
+// worn reports whether so much was read in parts that reading the whole is due.
+func (p *part) worn() bool { return p.spent.Load() > p.limit }
+
+// window reads n records, or up to the range's end, from key on.
+func (p *part) window(ctx context.Context, key string, n int) (t *table, err error) {
+	defer recovered(p.id, &err)
+	p.spent.Add(int64(seekSpends + n))
+	it, err := p.r.NewIterWithBlockPropertyFiltersAndContextEtc(ctx, nil, nil, nil, false, false, nil, sstable.TrivialReaderProvider{Reader: p.r})
+	if err != nil {
+		return nil, partError(p.id, err)
+	}
+	defer it.Close()
+	t = &table{offs: make([]uint32, 0, 2*n+1)}
+	var data strings.Builder
+	k, lv := it.SeekGE(bytesOf(key), 0)
+	for ; k != nil && t.len() < n; k, lv = it.Next() {
+		v, _, err := lv.Value(nil)
+		if err != nil {
+			return nil, partError(p.id, err)
+		}
+		t.offs = append(t.offs, uint32(data.Len()))
+		data.Write(k.UserKey)
+		t.offs = append(t.offs, uint32(data.Len()))
+		data.Write(v)
+	}
+	if err := it.Error(); err != nil {
+		return nil, partError(p.id, err)
+	}
+	t.offs = append(t.offs, uint32(data.Len()))
+	t.data = data.String()
+	runtime.KeepAlive(p)
+	return t, nil
+}
+
+// view is what was read of a range: all of it, or a window of records that follow each other.
+type view struct {
+	*table
+	part *part // of a window
+	next int   // how many records the window after it has
+}
+
+// look reads a range from key on, n records of it if that is cheaper than all. A part that can't be read makes the range be read
+// whole: that tells for certain what is wrong with it.
+func (s *Store) look(ctx context.Context, r *RangeInfo, key string, n int) (view, error) {
+	if r.Count >= minPart && s.inParts() && !s.opt.Tables.Has(string(r.ID)) {
+		p, err := s.openPart(ctx, r)
+		if err == nil && !p.worn() {
+			var t *table
+			if t, err = p.window(ctx, key, n); err == nil {
+				return view{table: t, part: p, next: min(2*n, lastWindow)}, nil
+			}
+		}
+		if err != nil && graveler.KindOf(err) != graveler.Corrupt && graveler.KindOf(err) != graveler.NotFound {
+			return view{}, err
+		}
+	}
+	return s.lookWhole(ctx, r)
+}
+
+func (s *Store) lookWhole(ctx context.Context, r *RangeInfo) (view, error) {
+	t, err := s.loadRange(ctx, r)
+	if err != nil {
+		return view{}, err
+	}
+	if t.len() == 0 || t.key(0) != r.MinKey || t.key(t.len()-1) != r.MaxKey {
+		return view{}, corruptRange(r)
+	}
+	return view{table: t}, nil
+}
+
+func corruptRange(r *RangeInfo) error {
+	return fmt.Errorf("range %.12s doesn't lie where its metarange says: %w", r.ID, graveler.Corrupt)
+}
+
+// covers reports whether the first record at or after key is in the view.
+func (v *view) covers(key string) bool {
+	return v.part == nil || v.len() > 0 && v.key(0) <= key && key <= v.key(v.len()-1)
+}
