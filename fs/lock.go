@@ -23,7 +23,7 @@ func (s *server) GetLk(cancel <-chan struct{}, in *fuse.LkIn, out *fuse.LkOut) f
 	if !ok {
 		return fuse.EINVAL
 	}
-	got, err := s.fs.GetLock(vfs.Handle(in.Fh), l)
+	got, err := s.fs.GetLock(vfs.Handle(in.Fh), vfs.NodeID(in.NodeId), l)
 	out.Lk = fuse.FileLock{Start: got.Start, End: got.End, Pid: got.PID}
 	for typ, t := range lockTypes {
 		if t == got.Type {
@@ -47,7 +47,7 @@ func (s *server) setLk(cancel <-chan struct{}, in *fuse.LkIn, wait bool) fuse.St
 	if !ok {
 		return fuse.EINVAL
 	}
-	err := s.fs.SetLock(&waitContext{cancel}, vfs.Handle(in.Fh), l, wait)
+	err := s.fs.SetLock(&waitContext{cancel}, vfs.Handle(in.Fh), vfs.NodeID(in.NodeId), l, wait)
 	var no syscall.Errno
 	if errors.As(err, &no) {
 		return fuse.Status(no)

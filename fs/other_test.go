@@ -20,8 +20,17 @@ var programs = map[string]func(args []string) error{
 	"mapped":  mapped,
 	"lock":    lockAndWait,
 	"trylock": tryLock,
-	"append":  appendLines,
-	"fsx":     fsxProgram,
+
+	"trylock-read": func(args []string) error {
+		fd, err := os.Open(args[0])
+		if err != nil {
+			return err
+		}
+		defer fd.Close()
+		return setLock(fd, args[1:], false)
+	},
+	"append": appendLines,
+	"fsx":    fsxProgram,
 }
 
 const programVar = "LAKEFSFS_TEST_PROGRAM"

@@ -150,7 +150,7 @@ func (s *server) fillEntry(out *fuse.EntryOut, id vfs.NodeID, a *vfs.Attr) {
 	fillAttr(&out.Attr, a)
 	out.SetAttrTimeout(attrTimeout(a))
 	switch {
-	case a.Moves:
+	case a.Moves, a.Writing: // also of a name, so that an open asks
 		out.SetEntryTimeout(0)
 	case a.Still:
 		out.SetEntryTimeout(stillTimeout)
@@ -386,12 +386,18 @@ func (s *server) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (u
 }
 
 func (s *server) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status {
+	if in.Fh == 0 { // what was never opened, see Open
+		return fuse.ENOSYS
+	}
 	ctx, end := s.begin(cancel)
 	defer end()
 	return s.status("close", s.fs.Flush(ctx, vfs.Handle(in.Fh), caller(&in.InHeader), in.LockOwner))
 }
 
 func (s *server) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	if in.Fh == 0 {
+		return fuse.OK
+	}
 	ctx, end := s.begin(cancel)
 	defer end()
 	return s.status("fsync", s.fs.Fsync(ctx, vfs.Handle(in.Fh)))
@@ -410,7 +416,7 @@ func (s *server) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.St
 func (s *server) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
 	ctx, end := s.begin(cancel)
 	defer end()
-	off, err := s.fs.Seek(ctx, vfs.Handle(in.Fh), int64(in.Offset), int(in.Whence))
+	off, err := s.fs.Seek(ctx, vfs.Handle(in.Fh), vfs.NodeID(in.NodeId), int64(in.Offset), int(in.Whence))
 	out.Offset = uint64(off)
 	return s.status("lseek", err)
 }

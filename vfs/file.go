@@ -45,6 +45,23 @@ func (f *FS) file(h Handle) (*file, error) {
 	return nil, fmt.Errorf("handle %d: %w", h, syscall.EBADF)
 }
 
+// fileOrNode is file, or where files need not be opened (Still), one as if it were.
+func (f *FS) fileOrNode(h Handle, id NodeID) (*file, error) {
+	if h != 0 || !f.Still() {
+		return f.file(h)
+	}
+	n, err := f.node(id)
+	if err != nil {
+		return nil, err
+	}
+	if n.kind != kindFile {
+		return nil, syscall.EINVAL
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return &file{n: n, entry: n.entry}, nil
+}
+
 // Opened tells what an open gave.
 type Opened struct {
 	Handle  Handle
@@ -487,8 +504,8 @@ func (f *FS) Allocate(ctx context.Context, h Handle, mode uint32, off, size int6
 }
 
 // Seek finds data or a hole.
-func (f *FS) Seek(ctx context.Context, h Handle, off int64, whence int) (int64, error) {
-	fl, err := f.file(h)
+func (f *FS) Seek(ctx context.Context, h Handle, id NodeID, off int64, whence int) (int64, error) {
+	fl, err := f.fileOrNode(h, id)
 	if err != nil {
 		return 0, err
 	}

@@ -161,7 +161,7 @@ type Attr struct {
 	Mtime   time.Time
 	Ctime   time.Time
 	Still   bool // nothing can ever change it
-	Writing bool // somebody else may be writing the file now
+	Writing bool // somebody else may be changing it now: it holds for no time at all
 	Moves   bool // the name may come to mean another node without an event, as @main~1 does
 }
 

@@ -116,8 +116,8 @@ func (lf *lockedFile) put(want heldLock) {
 	lf.held = out
 }
 
-func (f *FS) lockOf(h Handle, l FileLock) (fileKey, heldLock, error) {
-	fl, err := f.file(h)
+func (f *FS) lockOf(h Handle, id NodeID, l FileLock) (fileKey, heldLock, error) {
+	fl, err := f.fileOrNode(h, id)
 	if err != nil {
 		return fileKey{}, heldLock{}, err
 	}
@@ -131,8 +131,8 @@ func (f *FS) lockOf(h Handle, l FileLock) (fileKey, heldLock, error) {
 }
 
 // GetLock returns a lock that keeps l from being had, Type Unlock if none does.
-func (f *FS) GetLock(h Handle, l FileLock) (FileLock, error) {
-	k, want, err := f.lockOf(h, l)
+func (f *FS) GetLock(h Handle, id NodeID, l FileLock) (FileLock, error) {
+	k, want, err := f.lockOf(h, id, l)
 	if err != nil {
 		return l, err
 	}
@@ -150,16 +150,17 @@ func (f *FS) GetLock(h Handle, l FileLock) (FileLock, error) {
 
 // SetLock takes, changes or gives back a lock. EAGAIN if another has it and wait is not set; EDEADLK if waiting would never end;
 // EINTR if ctx ends.
-func (f *FS) SetLock(ctx context.Context, h Handle, l FileLock, wait bool) error {
-	k, want, err := f.lockOf(h, l)
+func (f *FS) SetLock(ctx context.Context, h Handle, id NodeID, l FileLock, wait bool) error {
+	k, want, err := f.lockOf(h, id, l)
 	if err != nil {
 		return err
 	}
 	if l.Type != Unlock {
-		fl, _ := f.file(h)
-		fl.n.mu.Lock()
-		fl.n.locked = true
-		fl.n.mu.Unlock()
+		if fl, err := f.file(h); err == nil {
+			fl.n.mu.Lock()
+			fl.n.locked = true
+			fl.n.mu.Unlock()
+		}
 	}
 	t := &f.cfg.Locks.files
 	me := waiter{f, l.Owner}

@@ -269,7 +269,7 @@ func (f *FS) attrLocked(ctx context.Context, n *node) (Attr, error) {
 func (f *FS) entryAttr(n *node) (Attr, error) {
 	e := &n.entry
 	a := Attr{Ino: n.ino, Nlink: 1, UID: f.cfg.UID, GID: f.cfg.GID, Still: !n.v.writable, Mtime: e.Mtime()}
-	a.Writing = n.stale.Load()
+	a.Writing = n.stale.Load() || f.shared(n.v)
 	a.Moves = n.v.moves && n.parent != nil && n.parent.kind == kindRepo
 	known := n.hasPerm
 	if known {
@@ -310,7 +310,6 @@ func (f *FS) entryAttr(n *node) (Attr, error) {
 		}
 		a.Blocks = (a.Size + 511) / 512
 		if e.Pending != "" {
-			a.Writing = a.Writing || f.shared(n.v)
 			var info spill.Info
 			var err error
 			if n.content != nil {
@@ -381,5 +380,5 @@ func (f *FS) Readlink(ctx context.Context, id NodeID) (string, error) {
 // KeepsAbsent reports whether the kernel may keep that a name isn't in a directory: it is told when one comes.
 func (f *FS) KeepsAbsent(id NodeID) bool {
 	n, err := f.node(id)
-	return err == nil && n.kind == kindDir
+	return err == nil && n.kind == kindDir && !f.shared(n.v)
 }
