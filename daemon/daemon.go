@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"os"
 	"path/filepath"
 	"strings"
@@ -84,7 +85,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *Daemon, err erro
 	if d.cache, err = cache.NewCache(copt); err != nil {
 		return nil, err
 	}
-	d.spill, err = spill.Open(filepath.Join(cfg.Data, "spill"), spill.Options{Logger: log, OpenBase: objects})
+	d.spill, err = spill.Open(filepath.Join(cfg.Data, "spill"), spill.Options{Ahead: 16, Logger: log, OpenBase: objects})
 	if err != nil {
 		return nil, err
 	}
@@ -139,6 +140,10 @@ func (d *Daemon) listen() error {
 	mux := http.NewServeMux()
 	remote.Register(mux, d.eng)
 	d.registerMounts(mux)
+	// Where the time and the memory go, for curl --unix-socket and go tool pprof.
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	d.http = &http.Server{Handler: mux, ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelWarn)}
 	go d.http.Serve(d.lis)
 	return nil
@@ -238,6 +243,9 @@ func (d *Daemon) Close() error {
 	}
 	if d.eng != nil {
 		errs = append(errs, d.eng.Close())
+	}
+	if d.spill != nil {
+		d.spill.Close()
 	}
 	if d.ballast != nil {
 		d.ballast.close()

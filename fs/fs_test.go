@@ -59,10 +59,11 @@ func mountWith(t *testing.T, opt Options) *mounted {
 	objects := func(ctx context.Context, ns string) (object.Store, error) {
 		return object.Open(ctx, ns, object.Options{})
 	}
-	sp, err := spill.Open(d+"/spill", spill.Options{OpenBase: objects})
+	sp, err := spill.Open(d+"/spill", spill.Options{Ahead: 4, OpenBase: objects})
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(sp.Close)
 	eng, err := local.Open(t.Context(), local.Config{Dir: d + "/meta", Tables: func(ns string) committed.TableCache { return c.Tables(ns) }, Spill: sp, Objects: objects, DefaultNamespace: "file://" + d + "/data"})
 	if err != nil {
 		t.Fatal(err)

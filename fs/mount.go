@@ -67,8 +67,9 @@ func New(tree *vfs.FS, opt Options) (*Mount, error) {
 		MaxWrite: 1 << 20, MaxBackground: 128, MaxReadAhead: 1 << 20,
 		Options:     []string{"default_permissions"},
 		DirectMount: os.Geteuid() == 0, EnableSymlinkCaching: true, EnableLocks: true,
-		// With them an open that truncates is one request, and a write isn't preceded by a look for file capabilities.
-		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_DIRECT_IO_ALLOW_MMAP,
+		// The first: a write isn't preceded by a look for file capabilities, but for a file's first. Not CAP_ATOMIC_O_TRUNC: with it
+		// the kernel forgets a new file's attributes, and asks for them again.
+		ExtraCapabilities: fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_DIRECT_IO_ALLOW_MMAP,
 		MaxStackDepth:     1,
 		Logger:            slog.NewLogLogger(opt.Logger.Handler(), slog.LevelWarn),
 	}

@@ -35,7 +35,9 @@ type Options struct {
 	// MinFree is the room that is left on the disk before writes fail with NoSpace; 0 is 64 MiB. It keeps the metadata beside
 	// it working.
 	MinFree uint64
-	Logger  *slog.Logger
+	// Ahead is how many empty files are made before Create asks for them, from the first Create on. Then Close must be called.
+	Ahead  int
+	Logger *slog.Logger
 	// OpenBase opens the object store of a base's namespace again after a restart.
 	OpenBase func(ctx context.Context, namespace string) (object.Store, error)
 }
@@ -49,6 +51,84 @@ type Store struct {
 	open    map[graveler.ContentID]*content
 	onReady func(graveler.ContentID)
 	checked atomic.Int64
+
+	// Files that were made ahead of Create, which has no time for a file system's ways of finding an inode. They belong to nobody.
+	ahead     chan *made
+	aheadOnce sync.Once
+	aheadIDs  map[graveler.ContentID]bool // guarded by mu
+	closed    chan struct{}
+	stopped   chan struct{} // closed when nothing is made ahead any more
+}
+
+// made is a new, empty file.
+type made struct {
+	id  graveler.ContentID
+	f   *os.File
+	at  time.Time
+	err error
+}
+
+// touch makes the file one of now.
+func (m *made) touch() {
+	if time.Since(m.at) > time.Millisecond {
+		// utimensat(2) of a descriptor, to the present time: Go's packages have no call that takes no name.
+		syscall.Syscall6(syscall.SYS_UTIMENSAT, m.f.Fd(), 0, 0, 0, 0, 0)
+	}
+}
+
+// makeAhead makes files until the store is closed.
+func (s *Store) makeAhead() {
+	defer close(s.stopped)
+	for {
+		id := newID()
+		s.mu.Lock()
+		s.aheadIDs[id] = true
+		s.mu.Unlock()
+		m := s.make(id)
+		select {
+		case s.ahead <- m:
+		case <-s.closed:
+			s.discard(m)
+			return
+		}
+	}
+}
+
+func newID() graveler.ContentID { return graveler.ContentID(xid.New().String()) }
+
+func (s *Store) make(id graveler.ContentID) *made {
+	f, err := os.OpenFile(s.path(id), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+	return &made{id, f, time.Now(), err}
+}
+
+func (s *Store) discard(m *made) {
+	if m.err == nil {
+		m.f.Close()
+		os.Remove(s.path(m.id))
+	}
+}
+
+// Close removes the files that were made ahead. Contents stay as they are, and can be read and written as long as they are open.
+func (s *Store) Close() {
+	s.aheadOnce.Do(func() { close(s.stopped) }) // nothing was made, nor will be
+	s.mu.Lock()
+	select {
+	case <-s.closed:
+		s.mu.Unlock()
+		return
+	default:
+	}
+	close(s.closed)
+	s.mu.Unlock()
+	<-s.stopped
+	for {
+		select {
+		case m := <-s.ahead:
+			s.discard(m)
+		default:
+			return
+		}
+	}
 }
 
 const baseSuffix = ".base"
@@ -68,7 +148,7 @@ func Open(dir string, opt Options) (*Store, error) {
 	if err != nil {
 		boot = nil // nothing unsynced is trusted then
 	}
-	s := &Store{dir: dir, opt: opt, boot: strings.TrimSpace(string(boot)), open: map[graveler.ContentID]*content{}}
+	s := &Store{dir: dir, opt: opt, boot: strings.TrimSpace(string(boot)), open: map[graveler.ContentID]*content{}, ahead: make(chan *made, opt.Ahead), aheadIDs: map[graveler.ContentID]bool{}, closed: make(chan struct{}), stopped: make(chan struct{})}
 	ents, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("read the spill directory: %w", err)
@@ -94,8 +174,13 @@ func (s *Store) IDs() ([]graveler.ContentID, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the spill directory: %w", err)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var ids []graveler.ContentID
 	for _, e := range ents {
+		if s.aheadIDs[graveler.ContentID(e.Name())] {
+			continue
+		}
 		if !strings.Contains(e.Name(), ".") {
 			ids = append(ids, graveler.ContentID(e.Name()))
 		}
@@ -142,15 +227,27 @@ func (s *Store) Create() (*File, error) {
 	if err := s.room(); err != nil {
 		return nil, err
 	}
-	id := graveler.ContentID(xid.New().String())
-	f, err := os.OpenFile(s.path(id), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return nil, wrap("create", id, err)
+	if s.opt.Ahead > 0 {
+		s.aheadOnce.Do(func() { go s.makeAhead() })
 	}
-	c := &content{s: s, id: id, f: f, refs: 1, writers: 1}
+	var m *made
+	select {
+	case m = <-s.ahead:
+	default:
+		m = s.make(newID())
+	}
+	if m.err != nil {
+		s.mu.Lock()
+		delete(s.aheadIDs, m.id)
+		s.mu.Unlock()
+		return nil, wrap("create", m.id, m.err)
+	}
+	m.touch()
+	c := &content{s: s, id: m.id, f: m.f, refs: 1, writers: 1}
 	c.cond.L = &s.mu
 	s.mu.Lock()
-	s.open[id] = c
+	delete(s.aheadIDs, m.id)
+	s.open[m.id] = c
 	s.mu.Unlock()
 	return &File{c: c, write: true}, nil
 }

@@ -52,6 +52,9 @@ type Engine struct {
 	mu     sync.Mutex
 	spaces map[string]*space
 
+	meant    sync.RWMutex
+	meanings map[refKey]*meaning
+
 	empties  sync.Map // repository → the object of no bytes is there
 	branches sync.Map // branchID → *sync.RWMutex: held for writing by what rewrites a branch's staging, for reading by Stage
 	commits  sync.Map // branchID → *sync.Mutex: one commit, merge or reset of a branch at a time

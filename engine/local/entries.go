@@ -7,6 +7,7 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/lakefsfs/lakefsfs/engine"
 	"github.com/lakefsfs/lakefsfs/engine/internal/replica"
@@ -24,25 +25,84 @@ type version struct {
 }
 
 func (e *Engine) version(ctx context.Context, v *replica.View, repo graveler.RepositoryID, ref graveler.Ref) (*version, graveler.Resolved, error) {
+	m, err := e.meaning(ctx, v, repo, ref)
+	if err != nil {
+		return nil, graveler.Resolved{}, err
+	}
+	ver := &version{v: v, s: m.space, meta: m.resolved.Commit.MetaRange, noBase: m.resolved.View == graveler.StagedOnly}
+	for i := range m.layers {
+		l := &m.layers[i]
+		// A layer that has had a record is looked into from then on: it goes when the branch changes, and so does the meaning.
+		if !l.used.Load() {
+			if empty, err := v.Empty(l.token); err != nil {
+				return nil, m.resolved, err
+			} else if empty {
+				continue
+			}
+			l.used.Store(true)
+		}
+		ver.layers = append(ver.layers, l.token)
+	}
+	return ver, m.resolved, nil
+}
+
+// meaning is what a ref expression means in a state of the refs.
+type meaning struct {
+	refs     uint64 // the state's number
+	resolved graveler.Resolved
+	space    *space
+	layers   []layer // newest first
+}
+
+type layer struct {
+	token graveler.StagingToken
+	used  atomic.Bool
+}
+
+type refKey struct {
+	repo graveler.RepositoryID
+	ref  graveler.Ref
+}
+
+// maxMeanings bounds how many meanings are kept.
+const maxMeanings = 1024
+
+func (e *Engine) meaning(ctx context.Context, v *replica.View, repo graveler.RepositoryID, ref graveler.Ref) (*meaning, error) {
+	key := refKey{repo, ref}
+	if v.Refs() != 0 {
+		e.meant.RLock()
+		m := e.meanings[key]
+		e.meant.RUnlock()
+		if m != nil && m.refs == v.Refs() {
+			return m, nil
+		}
+	}
 	r, err := resolve(v, repo, ref)
 	if err != nil {
-		return nil, r, err
+		return nil, err
 	}
 	s, err := e.spaceOf(ctx, v, repo)
 	if err != nil {
-		return nil, r, err
+		return nil, err
 	}
-	ver := &version{v: v, s: s, meta: r.Commit.MetaRange, noBase: r.View == graveler.StagedOnly}
+	m := &meaning{refs: v.Refs(), resolved: r, space: s}
 	if r.View != graveler.Committed {
-		for _, t := range append([]graveler.StagingToken{r.Branch.Token}, r.Branch.Sealed...) {
-			if empty, err := v.Empty(t); err != nil {
-				return nil, r, err
-			} else if !empty {
-				ver.layers = append(ver.layers, t)
-			}
+		m.layers = make([]layer, 1+len(r.Branch.Sealed))
+		m.layers[0].token = r.Branch.Token
+		for i, t := range r.Branch.Sealed {
+			m.layers[i+1].token = t
 		}
 	}
-	return ver, r, nil
+	// What an expression with a time means may change although no ref does.
+	if x, err := graveler.ParseRef(ref); m.refs != 0 && err == nil && len(x.Mods) == 0 {
+		e.meant.Lock()
+		if e.meanings == nil || len(e.meanings) >= maxMeanings {
+			e.meanings = map[refKey]*meaning{}
+		}
+		e.meanings[key] = m
+		e.meant.Unlock()
+	}
+	return m, nil
 }
 
 // get returns the entry at a path.
@@ -132,14 +192,23 @@ func (e *Engine) fill(en *graveler.Entry) bool {
 
 var errMoved = errors.New("settled meanwhile")
 
-// again runs a read until no content that it met was settled in between.
-func again(read func() error) error {
+// peek runs a read of a few records until nothing that it met was settled in between, and no ref changed. It costs no snapshot.
+func (e *Engine) peek(read func(v *replica.View) error) error {
 	for try := 0; ; try++ {
-		err := read()
-		if !errors.Is(err, errMoved) {
+		v, err := e.rep.Peek()
+		if err == nil && (try > 3 || v.Refs() == 0) {
+			v, err = e.rep.View()
+		}
+		if err != nil {
 			return err
 		}
-		if try == 10 {
+		err = read(v)
+		same := v.Unchanged()
+		v.Close()
+		if same && !errors.Is(err, errMoved) {
+			return err
+		}
+		if same && try > 10 {
 			return fmt.Errorf("the bytes of a staged file are missing from the spill directory: %w", graveler.Corrupt)
 		}
 	}
@@ -147,12 +216,7 @@ func again(read func() error) error {
 
 // Stat returns the entry at exactly a path.
 func (e *Engine) Stat(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, path string) (en graveler.Entry, err error) {
-	err = again(func() error {
-		v, err := e.rep.View()
-		if err != nil {
-			return err
-		}
-		defer v.Close()
+	err = e.peek(func(v *replica.View) error {
 		w, _, err := e.version(ctx, v, repo, ref)
 		if err != nil {
 			return err
@@ -174,13 +238,8 @@ func (e *Engine) Stat(ctx context.Context, repo graveler.RepositoryID, ref grave
 
 // Lookup tells what a path is.
 func (e *Engine) Lookup(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, path string) (f graveler.Found, err error) {
-	err = again(func() error {
+	err = e.peek(func(v *replica.View) error {
 		f = graveler.Found{}
-		v, err := e.rep.View()
-		if err != nil {
-			return err
-		}
-		defer v.Close()
 		w, _, err := e.version(ctx, v, repo, ref)
 		if err != nil {
 			return err
@@ -189,25 +248,7 @@ func (e *Engine) Lookup(ctx context.Context, repo graveler.RepositoryID, ref gra
 			f.HasPrefix = true
 			return nil
 		}
-		if f.Object, f.HasObject, err = w.get(ctx, path); err != nil {
-			return err
-		}
-		c, err := w.raw(ctx)
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		dir := path + "/"
-		for ok := c.SeekGE(dir); ok && !f.HasPrefix && strings.HasPrefix(c.Path(), dir); ok = c.Next() {
-			ch, err := c.Change()
-			if err != nil {
-				return err
-			}
-			if f.HasPrefix = !ch.Remove; f.HasPrefix && ch.Path == dir {
-				f.HasMarker, f.Marker = true, ch.Entry
-			}
-		}
-		if err := c.Err(); err != nil {
+		if err := w.lookup(ctx, path, &f); err != nil {
 			return err
 		}
 		if f.HasObject && !e.fill(&f.Object) || f.HasMarker && !e.fill(&f.Marker) {
@@ -216,6 +257,52 @@ func (e *Engine) Lookup(ctx context.Context, repo graveler.RepositoryID, ref gra
 		return nil
 	})
 	return f, err
+}
+
+// lookup finds what a path is. Each staged layer costs one iterator.
+func (w *version) lookup(ctx context.Context, path string, f *graveler.Found) error {
+	dir := path + "/"
+	var below []graveler.Cursor
+	defer func() { closeAll(below) }()
+	known := false
+	for _, t := range w.layers {
+		c, ok, cur, err := w.v.StagedAround(t, path)
+		if err != nil {
+			return err
+		}
+		below = append(below, cur)
+		if ok && !known {
+			known, f.HasObject, f.Object = true, !c.Remove, c.Entry
+		}
+	}
+	if !w.noBase {
+		if !known {
+			en, err := w.s.tables.Get(ctx, w.meta, path)
+			if err != nil && !errors.Is(err, graveler.NotFound) {
+				return err
+			}
+			f.HasObject, f.Object = err == nil, en
+		}
+		base, err := w.s.tables.Cursor(ctx, w.meta)
+		if err != nil {
+			return err
+		}
+		below = append(below, base)
+	}
+	if len(below) == 0 {
+		return nil
+	}
+	c := graveler.Overlay(below...)
+	for ok := c.SeekGE(dir); ok && !f.HasPrefix && strings.HasPrefix(c.Path(), dir); ok = c.Next() {
+		ch, err := c.Change()
+		if err != nil {
+			return err
+		}
+		if f.HasPrefix = !ch.Remove; f.HasPrefix && ch.Path == dir {
+			f.HasMarker, f.Marker = true, ch.Entry
+		}
+	}
+	return c.Err()
 }
 
 // List yields entries.

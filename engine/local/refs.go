@@ -51,7 +51,11 @@ func (e *Engine) Resolve(ctx context.Context, repo graveler.RepositoryID, ref gr
 		return graveler.Resolved{}, err
 	}
 	defer v.Close()
-	return resolve(v, repo, ref)
+	m, err := e.meaning(ctx, v, repo, ref)
+	if err != nil {
+		return graveler.Resolved{}, err
+	}
+	return m.resolved, nil
 }
 
 // ListBranches lists branches.

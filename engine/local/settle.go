@@ -30,6 +30,7 @@ type settler struct {
 	run     sync.Mutex // one batch at a time
 	repos   map[graveler.StagingToken]graveler.RepositoryID
 	settled []settledAt
+	rested  int // length of the queue when rest last looked
 }
 
 type settledAt struct {
@@ -43,6 +44,9 @@ const (
 	// settleAfter is how long a content rests before it is settled in the background: files that are rewritten or removed
 	// at once then never become objects.
 	settleAfter = time.Second
+	// settleLate is how long a content rests at most while others come, and settleQueue how many do.
+	settleLate  = 5 * time.Second
+	settleQueue = 50_000
 	// settledKept is how long a Stage may still name a settled content as pending.
 	settledKept = 10 * time.Minute
 	maxBackoff  = 30 * time.Second
@@ -93,10 +97,8 @@ func (s *settler) loop() {
 			return
 		case <-s.wake:
 		}
-		select {
-		case <-s.ctx.Done():
+		if !s.rest(backoff) {
 			return
-		case <-time.After(settleAfter + backoff):
 		}
 		for ids := s.take(); len(ids) > 0; ids = s.take() {
 			if err := s.settle(s.ctx, ids); err != nil && s.ctx.Err() == nil {
@@ -108,6 +110,28 @@ func (s *settler) loop() {
 				break
 			}
 			backoff = 0
+		}
+	}
+}
+
+// rest waits until no file has been closed for a while, or the first one has waited long enough: who writes many files has the machine
+// to himself. False if the settler is to stop.
+func (s *settler) rest(backoff time.Duration) bool {
+	wait := settleAfter + backoff
+	for end := time.Now().Add(settleLate + backoff); ; wait = min(settleAfter, time.Until(end)) {
+		select {
+		case <-s.ctx.Done():
+			return false
+		case <-time.After(wait):
+		}
+		s.mu.Lock()
+		n := len(s.queue)
+		fresh := n > s.rested
+		s.rested = n
+		s.mu.Unlock()
+		if !fresh || n >= settleQueue || time.Until(end) <= 0 {
+			s.rested = 0
+			return true
 		}
 	}
 }

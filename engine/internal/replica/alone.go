@@ -152,6 +152,7 @@ func (r *Replica) lead() (err error) {
 		last = applied
 	}
 	r.fsm = &fsm{r: r, applied: applied}
+	r.fsm.refs.Store(2)
 	var batch []raft.Log
 	for i := applied + 1; i <= last; i++ {
 		var l raft.Log

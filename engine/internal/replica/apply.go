@@ -33,17 +33,61 @@ const maxEventPaths = 1000
 type applier struct {
 	view
 	b       *pebble.Batch
+	open    *openLayers
 	suspect []string // contents that lost a record
 	res     Result
 }
 
-func apply(b *pebble.Batch, data []byte) Result {
+// apply applies a command, and tells whether it was one that can change nothing but the records of layers that stay.
+func apply(b *pebble.Batch, data []byte, open *openLayers) (res Result, staging bool) {
 	var cmd pb.Command
 	if err := proto.Unmarshal(data, &cmd); err != nil {
-		return Result{Err: fmt.Errorf("decode command: %v: %w", err, graveler.Invalid)}
+		return Result{Err: fmt.Errorf("decode command: %v: %w", err, graveler.Invalid)}, true
 	}
-	a := &applier{view: view{b}, b: b}
-	if err := a.run(&cmd); err != nil {
+	switch cmd.Op.(type) {
+	case *pb.Command_Stage, *pb.Command_Settle, *pb.Command_StageBulk, *pb.Command_AdoptToken, *pb.Command_ForgetSettled:
+		staging = true
+	default:
+		open.clear()
+	}
+	return applyCommand(b, &cmd, open), staging
+}
+
+// openLayers remembers the open layers of the branches that may be staged on. It is forgotten with each command that could change them.
+type openLayers struct {
+	m map[openKey]graveler.StagingToken
+}
+
+type openKey struct {
+	repo   graveler.RepositoryID
+	branch graveler.BranchID
+}
+
+func (o *openLayers) clear() { o.m = nil }
+
+// openLayer is the layer that a branch's changes go to, if a rule doesn't forbid them.
+func (a *applier) openLayer(repo graveler.RepositoryID, branch graveler.BranchID) (graveler.StagingToken, error) {
+	key := openKey{repo, branch}
+	if t, ok := a.open.m[key]; ok {
+		return t, nil
+	}
+	b, err := a.Branch(repo, branch)
+	if err != nil {
+		return "", err
+	}
+	if err := a.Allowed(repo, b.ID, graveler.BlockStaging); err != nil {
+		return "", err
+	}
+	if a.open.m == nil {
+		a.open.m = map[openKey]graveler.StagingToken{}
+	}
+	a.open.m[key] = b.Token
+	return b.Token, nil
+}
+
+func applyCommand(b *pebble.Batch, cmd *pb.Command, open *openLayers) Result {
+	a := &applier{view: view{b}, b: b, open: open}
+	if err := a.run(cmd); err != nil {
 		return Result{Err: err}
 	}
 	a.res.Event.Origin = cmd.Origin

@@ -3,6 +3,7 @@ package replica
 import (
 	"encoding/binary"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/hashicorp/raft"
@@ -14,6 +15,8 @@ import (
 type fsm struct {
 	r       *Replica
 	applied uint64
+	open    openLayers
+	refs    atomic.Uint64 // counts changes of anything but staging: odd while one is being made, see Replica.View
 }
 
 // apply applies entries in one Pebble batch, which also moves the applied index: effect and index never part. One result an entry.
@@ -22,7 +25,7 @@ func (f *fsm) apply(logs []raft.Log) []Result {
 	b := f.r.state.NewIndexedBatch()
 	defer b.Close()
 	var at [16]byte
-	fresh := false
+	fresh, refs := false, false
 	for i := range logs {
 		l := &logs[i]
 		if l.Index <= f.applied {
@@ -31,13 +34,19 @@ func (f *fsm) apply(logs []raft.Log) []Result {
 		fresh = true
 		f.applied = l.Index
 		if l.Type == raft.LogCommand {
-			out[i] = apply(b, l.Data)
+			var staging bool
+			out[i], staging = apply(b, l.Data, &f.open)
+			refs = refs || !staging
 		}
 		binary.BigEndian.PutUint64(at[:], l.Index)
 		binary.BigEndian.PutUint64(at[8:], l.Term)
 	}
 	if !fresh {
 		return out
+	}
+	if refs {
+		f.refs.Add(1)
+		defer f.refs.Add(1)
 	}
 	err := b.Set(appliedKey, at[:], nil)
 	if err == nil {

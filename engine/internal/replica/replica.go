@@ -227,8 +227,28 @@ func (r *Replica) View() (*View, error) {
 	if r.closed {
 		return nil, errClosed
 	}
+	// The state of the refs is known by a number if none of them changed while the snapshot was taken.
+	gen := r.fsm.refs.Load()
 	s := r.state.NewSnapshot()
-	return &View{view: view{s}, snap: s}, nil
+	if gen&1 != 0 || r.fsm.refs.Load() != gen {
+		gen = 0
+	}
+	return &View{view: view{s}, snap: s, refs: gen}, nil
+}
+
+// Peek returns a view that costs no snapshot: each of its reads is of the state at that moment. What was read belongs together if
+// Unchanged says so afterwards. Close it soon.
+func (r *Replica) Peek() (*View, error) {
+	r.closing.RLock()
+	defer r.closing.RUnlock()
+	if r.closed {
+		return nil, errClosed
+	}
+	gen := r.fsm.refs.Load()
+	if gen&1 != 0 {
+		gen = 0
+	}
+	return &View{view: view{r.state}, refs: gen, now: &r.fsm.refs}, nil
 }
 
 // Sync makes all acknowledged commands survive a power cut.

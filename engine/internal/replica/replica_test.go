@@ -201,7 +201,7 @@ func FuzzApply(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		b := r.state.NewIndexedBatch()
 		defer b.Close()
-		apply(b, data)
+		_, _ = apply(b, data, new(openLayers))
 	})
 }
 

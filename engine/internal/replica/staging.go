@@ -104,12 +104,8 @@ func (a *applier) drop(t graveler.StagingToken) error {
 }
 
 func (a *applier) stage(c *pb.Stage) error {
-	repo := graveler.RepositoryID(c.Repository)
-	b, err := a.Branch(repo, graveler.BranchID(c.Branch))
+	token, err := a.openLayer(graveler.RepositoryID(c.Repository), graveler.BranchID(c.Branch))
 	if err != nil {
-		return err
-	}
-	if err := a.Allowed(repo, b.ID, graveler.BlockStaging); err != nil {
 		return err
 	}
 	var paths []string
@@ -126,7 +122,7 @@ func (a *applier) stage(c *pb.Stage) error {
 		}
 	}
 	a.event(engine.StagingChanged, c.Repository, c.Branch, paths)
-	return a.putRecords(b.Token, c.Changes)
+	return a.putRecords(token, c.Changes)
 }
 
 func (a *applier) seal(c *pb.Seal) error {

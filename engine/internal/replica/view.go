@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -27,11 +28,24 @@ type view struct{ r reader }
 // View is one consistent state. Close it.
 type View struct {
 	view
-	snap *pebble.Snapshot
+	snap *pebble.Snapshot // nil of a Peek
+	refs uint64
+	now  *atomic.Uint64
 }
 
+// Unchanged reports whether a view showed one state of the refs all the time: always true but for a Peek.
+func (v *View) Unchanged() bool { return v.snap != nil || v.refs != 0 && v.now.Load() == v.refs }
+
+// Refs numbers the state of all repositories, refs and commits: views with the same number agree on them. 0 if it has none.
+func (v *View) Refs() uint64 { return v.refs }
+
 // Close frees the view.
-func (v *View) Close() error { return v.snap.Close() }
+func (v *View) Close() error {
+	if v.snap == nil {
+		return nil
+	}
+	return v.snap.Close()
+}
 
 func notFound(what, name string) error {
 	return fmt.Errorf("%s %q: %w", what, name, graveler.NotFound)
@@ -204,6 +218,25 @@ func (v view) HeadAt(r graveler.RepositoryID, b graveler.BranchID, t time.Time) 
 func (v view) Staged(t graveler.StagingToken, path string) (c graveler.Change, ok bool, err error) {
 	ok, err = v.get(stagedKey(t, path), func(b []byte) (err error) { c, err = decodeRecord(path, b); return err })
 	return c, ok, err
+}
+
+// StagedAround returns the records of one layer at a path, if there is one, and a cursor that stands at or behind path + "/". Close
+// the cursor before the view.
+func (v view) StagedAround(t graveler.StagingToken, path string) (c graveler.Change, ok bool, below graveler.Cursor, err error) {
+	cur, err := v.StagedCursor(t)
+	if err != nil {
+		return c, false, nil, err
+	}
+	sc := cur.(*stagedCursor)
+	if sc.SeekGE(path) && sc.path == path {
+		ch, err := sc.Change()
+		if err != nil {
+			sc.Close()
+			return c, false, nil, err
+		}
+		c, ok = *ch, true
+	}
+	return c, ok, sc, sc.err
 }
 
 // StagedCursor walks one layer. Close it before the view.

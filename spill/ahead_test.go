@@ -1,0 +1,56 @@
+package spill
+
+import (
+	"sync"
+	"testing"
+	"time"
+)
+
+// Files that are made ahead are nobody's: each is given out once, is new when it is, and goes when the store closes.
+func TestAhead(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(dir, Options{Ahead: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	seen := map[string]bool{}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 20 {
+				before := time.Now()
+				f, err := s.Create()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				info, err := f.Stat()
+				// The clock of local file systems ticks every few milliseconds.
+				if err != nil || info.Size != 0 || info.Mtime.Before(before.Add(-20*time.Millisecond)) {
+					t.Errorf("a new file is %+v %v", info, err)
+				}
+				mu.Lock()
+				if seen[string(f.ID())] {
+					t.Errorf("%s was given out twice", f.ID())
+				}
+				seen[string(f.ID())] = true
+				mu.Unlock()
+				f.Close()
+				time.Sleep(time.Millisecond)
+			}
+		})
+	}
+	wg.Wait()
+	s.Close()
+	s.Close()
+	ids, err := s.IDs()
+	if err != nil || len(ids) != 160 {
+		t.Errorf("%d contents %v", len(ids), err)
+	}
+	if f, err := s.Create(); err != nil {
+		t.Errorf("create after Close: %v", err)
+	} else {
+		f.Close()
+	}
+}
