@@ -113,7 +113,7 @@ func Open(cfg Config) (_ *Replica, err error) {
 
 func (r *Replica) openStores() (err error) {
 	logger := pebbleLogger{r.cfg.Logger}
-	if r.log, err = openLog(r.cfg.Dir, wal.Options{}, logger); err != nil {
+	if r.log, err = openLog(r.cfg.Dir, wal.Options{Logger: r.cfg.Logger}, logger); err != nil {
 		return err
 	}
 	opt := &pebble.Options{

@@ -12,7 +12,8 @@ import (
 	"github.com/lakefsfs/lakefsfs/graveler"
 )
 
-// A record: mark (4 bytes), length of the body (4), CRC-32C of the body (4), the body. The body: index, term, synced (8 each),
+// A record: mark (4 bytes), length of the body (4), CRC-32C (4) of the segment's salt and the body, the body. With the salt nothing
+// that a caller puts into an entry looks like a record. The body: index, term, synced (8 each),
 // AppendedAt in nanoseconds since 1970 (8), type (1), length of the extensions (4), extensions, data. All big-endian.
 const (
 	recordMark = 0x4c465357 // "LFSW"
@@ -27,7 +28,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 var errTorn = errors.New("torn record")
 
 // appendRecord encodes an entry. synced is the last index that was durable when it was written.
-func appendRecord(dst []byte, l *raft.Log, synced uint64) ([]byte, error) {
+func appendRecord(dst []byte, l *raft.Log, synced uint64, salt uint32) ([]byte, error) {
 	n := bodyMin + len(l.Extensions) + len(l.Data)
 	if n > maxBody {
 		return dst, fmt.Errorf("a log entry of %d bytes: %w", n, graveler.TooLarge)
@@ -48,12 +49,12 @@ func appendRecord(dst []byte, l *raft.Log, synced uint64) ([]byte, error) {
 	dst = binary.BigEndian.AppendUint32(dst, uint32(len(l.Extensions)))
 	dst = append(dst, l.Extensions...)
 	dst = append(dst, l.Data...)
-	binary.BigEndian.PutUint32(dst[at+8:], crc32.Checksum(dst[at+headSize:], castagnoli))
+	binary.BigEndian.PutUint32(dst[at+8:], crc32.Update(salt, castagnoli, dst[at+headSize:]))
 	return dst, nil
 }
 
 // decodeRecord decodes the record that b begins with, and returns its size. The entry shares b's memory.
-func decodeRecord(b []byte, l *raft.Log) (size int, synced uint64, err error) {
+func decodeRecord(b []byte, l *raft.Log, salt uint32) (size int, synced uint64, err error) {
 	if len(b) < headSize || binary.BigEndian.Uint32(b) != recordMark {
 		return 0, 0, errTorn
 	}
@@ -62,7 +63,7 @@ func decodeRecord(b []byte, l *raft.Log) (size int, synced uint64, err error) {
 		return 0, 0, errTorn
 	}
 	body := b[headSize : headSize+n]
-	if crc32.Checksum(body, castagnoli) != binary.BigEndian.Uint32(b[8:]) {
+	if crc32.Update(salt, castagnoli, body) != binary.BigEndian.Uint32(b[8:]) {
 		return 0, 0, errTorn
 	}
 	ext := int(binary.BigEndian.Uint32(body[33:]))

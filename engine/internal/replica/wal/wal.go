@@ -2,7 +2,8 @@
 // makes it survive a power cut is Sync, which all who wait share. Raft-wal and Pebble sync or hand over to another goroutine with
 // every append, and that is most of what a change of a file would cost.
 //
-//	DIR/<index>.log   a segment: 16 bytes of head (magic, index of its first entry), then records, see record.go
+//	DIR/<index>.log   a segment: 24 bytes of head (magic, index of its first entry, 4 random bytes of salt, 4 zeros), then records,
+//	                  see record.go
 //	DIR/stable        raft's votes and terms, JSON, replaced as a whole
 //
 // Recovery reads all segments. What follows the first record that isn't whole was written after the last Sync, or Sync would have
@@ -17,6 +18,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,7 +35,7 @@ import (
 
 const (
 	segmentMagic = "lfsraft1"
-	segmentHead  = 16
+	segmentHead  = 24
 	suffix       = ".log"
 	stableName   = "stable"
 )
@@ -40,6 +43,7 @@ const (
 // Options of a Log.
 type Options struct {
 	SegmentSize int64 // bytes from which the next append begins a new segment; 0 is 16 MiB
+	Logger      *slog.Logger
 }
 
 // Log implements raft.LogStore and raft.StableStore. Its methods may be called from many goroutines.
@@ -62,6 +66,7 @@ type Log struct {
 
 type segment struct {
 	first   uint64 // index of its first entry
+	salt    uint32
 	f       *os.File
 	offsets []int64 // of the entries from first on
 	end     int64
@@ -74,6 +79,9 @@ func (s *segment) last() uint64 { return s.first + uint64(len(s.offsets)) - 1 }
 func Open(dir string, opt Options) (*Log, error) {
 	if opt.SegmentSize == 0 {
 		opt.SegmentSize = 16 << 20
+	}
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the log directory: %w", err)
@@ -156,10 +164,11 @@ func (l *Log) load(first uint64) (torn bool, err error) {
 		head = false
 	}
 	if head {
+		s.salt = binary.BigEndian.Uint32(b[16:])
 		var e raft.Log
 		next := first
 		for s.end < int64(len(b)) {
-			n, _, err := decodeRecord(b[s.end:], &e)
+			n, _, err := decodeRecord(b[s.end:], &e, s.salt)
 			if err != nil || e.Index != next {
 				break
 			}
@@ -181,7 +190,9 @@ func (l *Log) load(first uint64) (torn bool, err error) {
 			f.Close()
 			return false, err
 		}
-		if err := f.Truncate(s.end); err != nil {
+		l.opt.Logger.Warn("the log's torn end, which was never durable, is cut off", "file", name, "offset", s.end, "entry", lost)
+		// Durably: entries that come in its place must not meet it again.
+		if err := errors.Join(f.Truncate(s.end), f.Sync()); err != nil {
 			f.Close()
 			return false, fmt.Errorf("cut the torn end of the log: %w", err)
 		}
@@ -207,6 +218,10 @@ func (l *Log) reject(name string, from int64, index uint64) error {
 	if err != nil {
 		return fmt.Errorf("read the log: %w", err)
 	}
+	if len(b) < segmentHead {
+		return nil
+	}
+	salt := binary.BigEndian.Uint32(b[16:])
 	mark := binary.BigEndian.AppendUint32(nil, recordMark)
 	for at := int(from); at < len(b); at++ {
 		i := bytes.Index(b[at:], mark)
@@ -215,7 +230,7 @@ func (l *Log) reject(name string, from int64, index uint64) error {
 		}
 		at += i
 		var e raft.Log
-		if _, synced, err := decodeRecord(b[at:], &e); err == nil && synced >= index && e.Index > index {
+		if _, synced, err := decodeRecord(b[at:], &e, salt); err == nil && synced >= index && e.Index > index {
 			return fmt.Errorf("%s: entry %d is damaged at offset %d, and it was durable when entry %d was written; restore the directory from a backup: %w", name, index, from, e.Index, graveler.Corrupt)
 		}
 	}
@@ -275,7 +290,7 @@ func (l *Log) GetLog(index uint64, out *raft.Log) error {
 	if _, err := s.f.ReadAt(b, s.offsets[k]); err != nil {
 		return fmt.Errorf("read log entry %d: %w", index, err)
 	}
-	if _, _, err := decodeRecord(b, out); err != nil || out.Index != index {
+	if _, _, err := decodeRecord(b, out, s.salt); err != nil || out.Index != index {
 		return fmt.Errorf("read log entry %d: %s at offset %d: %w", index, s.f.Name(), s.offsets[k], graveler.Corrupt)
 	}
 	return nil
@@ -307,7 +322,7 @@ func (l *Log) StoreLogs(es []*raft.Log) error {
 	n := len(s.offsets)
 	for _, e := range es {
 		s.offsets = append(s.offsets, s.end+int64(len(l.buf)))
-		if l.buf, err = appendRecord(l.buf, e, l.synced); err != nil {
+		if l.buf, err = appendRecord(l.buf, e, l.synced, s.salt); err != nil {
 			s.offsets = s.offsets[:n]
 			return err
 		}
@@ -349,7 +364,10 @@ func (l *Log) open(next uint64) (*segment, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a log segment: %w", err)
 	}
+	salt := rand.Uint32()
 	head := binary.BigEndian.AppendUint64([]byte(segmentMagic), next)
+	head = binary.BigEndian.AppendUint32(head, salt)
+	head = binary.BigEndian.AppendUint32(head, 0)
 	// Room for all of it: an append needs none any more, so that what makes room on a full disk has it. Where it can't be had
 	// the appends will tell.
 	unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, l.opt.SegmentSize)
@@ -358,7 +376,7 @@ func (l *Log) open(next uint64) (*segment, error) {
 		os.Remove(f.Name())
 		return nil, fmt.Errorf("make a log segment: %w", err)
 	}
-	s := &segment{first: next, f: f, end: segmentHead, dirty: true}
+	s := &segment{first: next, salt: salt, f: f, end: segmentHead, dirty: true}
 	l.segments = append(l.segments, s)
 	l.newName = true
 	return s, nil
@@ -391,7 +409,10 @@ func (l *Log) Sync() error {
 	l.mu.Unlock()
 	var err error
 	for _, s := range dirty {
-		if err = unix.Fdatasync(int(s.f.Fd())); err != nil {
+		for err = unix.EINTR; err == unix.EINTR; {
+			err = unix.Fdatasync(int(s.f.Fd()))
+		}
+		if err != nil {
 			break
 		}
 	}
@@ -436,7 +457,8 @@ func (l *Log) DeleteRange(lo, hi uint64) error {
 	case lo <= l.first:
 		l.first = hi + 1
 		for len(l.segments) > 1 && l.segments[0].last() < l.first {
-			if err := l.drop(0); err != nil {
+			// One by one also after a power cut: a gap would be taken for damage.
+			if err := errors.Join(l.drop(0), syncDir(l.dir)); err != nil {
 				return err
 			}
 		}

@@ -296,16 +296,16 @@ func TestDamage(t *testing.T) {
 }
 
 func FuzzRecord(f *testing.F) {
-	b, _ := appendRecord(nil, &raft.Log{Index: 3, Term: 2, Type: raft.LogCommand, Data: []byte("data"), Extensions: []byte("ext")}, 1)
+	b, _ := appendRecord(nil, &raft.Log{Index: 3, Term: 2, Type: raft.LogCommand, Data: []byte("data"), Extensions: []byte("ext")}, 1, 7)
 	f.Add(b)
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var e raft.Log
-		n, synced, err := decodeRecord(b, &e)
+		n, synced, err := decodeRecord(b, &e, 7)
 		if err != nil {
 			return
 		}
-		again, err := appendRecord(nil, &e, synced)
+		again, err := appendRecord(nil, &e, synced, 7)
 		if err != nil || !bytes.Equal(again, b[:n]) {
 			t.Errorf("%x decodes to %+v, which is %x", b[:n], e, again)
 		}
