@@ -209,15 +209,20 @@ func (f *File) Sync() error {
 	c := f.c
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	if err := c.f.Sync(); err != nil {
+	named := make(chan error, 1)
+	if c.named.Load() {
+		named <- nil
+	} else {
+		go func() { named <- c.s.syncDir() }() // at the same time as the bytes
+	}
+	err := c.f.Sync()
+	if nerr := <-named; err == nil {
+		err = nerr
+	}
+	if err != nil {
 		return wrap("sync", c.id, err)
 	}
-	if !c.named.Load() {
-		if err := c.s.syncDir(); err != nil {
-			return wrap("sync", c.id, err)
-		}
-		c.named.Store(true)
-	}
+	c.named.Store(true)
 	if c.base != nil {
 		return wrap("sync", c.id, c.base.sync())
 	}

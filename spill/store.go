@@ -35,7 +35,8 @@ type Options struct {
 	// MinFree is the room that is left on the disk before writes fail with NoSpace; 0 is 64 MiB. It keeps the metadata beside
 	// it working.
 	MinFree uint64
-	// Ahead is how many empty files are made before Create asks for them, from the first Create on. Then Close must be called.
+	// Ahead is how many empty files are made before Create asks for them, from the first Create on. If it isn't 0, files are removed
+	// in the background too, and Close must be called.
 	Ahead  int
 	Logger *slog.Logger
 	// OpenBase opens the object store of a base's namespace again after a restart.
@@ -52,12 +53,21 @@ type Store struct {
 	onReady func(graveler.ContentID)
 	checked atomic.Int64
 
+	names struct {
+		mu    sync.Mutex
+		asked atomic.Uint64
+		done  uint64 // guarded by mu
+	}
+
+	removals chan graveler.ContentID // of what nobody names any more; nil if that is done at once
+
 	// Files that were made ahead of Create, which has no time for a file system's ways of finding an inode. They belong to nobody.
 	ahead     chan *made
 	aheadOnce sync.Once
 	aheadIDs  map[graveler.ContentID]bool // guarded by mu
 	closed    chan struct{}
 	stopped   chan struct{} // closed when nothing is made ahead any more
+	removed   chan struct{} // closed when nothing is removed in the background any more
 }
 
 // made is a new, empty file.
@@ -121,6 +131,7 @@ func (s *Store) Close() {
 	close(s.closed)
 	s.mu.Unlock()
 	<-s.stopped
+	<-s.removed
 	for {
 		select {
 		case m := <-s.ahead:
@@ -148,7 +159,13 @@ func Open(dir string, opt Options) (*Store, error) {
 	if err != nil {
 		boot = nil // nothing unsynced is trusted then
 	}
-	s := &Store{dir: dir, opt: opt, boot: strings.TrimSpace(string(boot)), open: map[graveler.ContentID]*content{}, ahead: make(chan *made, opt.Ahead), aheadIDs: map[graveler.ContentID]bool{}, closed: make(chan struct{}), stopped: make(chan struct{})}
+	s := &Store{dir: dir, opt: opt, boot: strings.TrimSpace(string(boot)), open: map[graveler.ContentID]*content{}, ahead: make(chan *made, opt.Ahead), aheadIDs: map[graveler.ContentID]bool{}, closed: make(chan struct{}), stopped: make(chan struct{}), removed: make(chan struct{})}
+	if opt.Ahead > 0 {
+		s.removals = make(chan graveler.ContentID, 1024)
+		go s.removeLater()
+	} else {
+		close(s.removed)
+	}
 	ents, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("read the spill directory: %w", err)
@@ -195,14 +212,25 @@ func validID(id graveler.ContentID) bool {
 	return id != "" && !strings.ContainsAny(string(id), "./\x00")
 }
 
-// syncDir makes the names in the directory durable.
+// syncDir makes the names in the directory durable. Who asks while it is being done is served by the next, together with all others.
 func (s *Store) syncDir() error {
+	ticket := s.names.asked.Add(1)
+	s.names.mu.Lock()
+	defer s.names.mu.Unlock()
+	if s.names.done >= ticket {
+		return nil
+	}
+	upto := s.names.asked.Load()
 	d, err := os.Open(s.dir)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	return d.Sync()
+	if err := d.Sync(); err != nil {
+		return err
+	}
+	s.names.done = upto
+	return nil
 }
 
 // room fails while the disk is nearly full.
@@ -341,7 +369,38 @@ func (s *Store) release(c *content) {
 	}
 }
 
+// remove removes a content's files, now or soon: after a kill in between the next start does it.
 func (s *Store) remove(id graveler.ContentID) {
+	select {
+	case <-s.closed:
+	case s.removals <- id:
+		return
+	default:
+	}
+	s.removeNow(id)
+}
+
+// removeLater removes what remove was told of, until the store is closed.
+func (s *Store) removeLater() {
+	for {
+		select {
+		case id := <-s.removals:
+			s.removeNow(id)
+		case <-s.closed:
+			for {
+				select {
+				case id := <-s.removals:
+					s.removeNow(id)
+				default:
+					close(s.removed)
+					return
+				}
+			}
+		}
+	}
+}
+
+func (s *Store) removeNow(id graveler.ContentID) {
 	for _, name := range []string{s.path(id), s.path(id) + baseSuffix} {
 		if err := os.Remove(name); err != nil && !errors.Is(err, iofs.ErrNotExist) {
 			s.opt.Logger.Warn("remove a spill file", "file", name, "err", err)

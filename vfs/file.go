@@ -420,15 +420,16 @@ func (f *FS) Fsync(ctx context.Context, h Handle) error {
 	fl.n.mu.Lock()
 	content := fl.n.content
 	fl.n.mu.Unlock()
-	if content != nil {
-		if err := content.Sync(); err != nil {
-			return err
-		}
-	}
 	if !fl.n.v.writable {
 		return nil
 	}
-	return f.eng.Sync(ctx)
+	if content == nil {
+		return f.eng.Sync(ctx)
+	}
+	// At the same time, so that the disk has to be waited for once.
+	named := make(chan error, 1)
+	go func() { named <- f.eng.Sync(ctx) }()
+	return errors.Join(content.Sync(), <-named)
 }
 
 // Release closes a handle.

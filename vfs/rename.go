@@ -267,6 +267,9 @@ func (f *FS) moveNode(m *moveOp) {
 	}
 	if n != nil {
 		f.rehang(n, dentry{m.a, m.oldName}, dentry{m.b, m.newName})
+		if n.kind == kindDir {
+			n.doubt()
+		}
 		f.free(m.a)
 	}
 	f.mu.Unlock()
@@ -296,7 +299,6 @@ func (n *node) relabel(from, to dentry) {
 			n.also[i] = to
 		}
 	}
-	n.doubt()
 }
 
 // doubt marks what is known of a node, and of all below it, as stale: the entries of what was moved have changed. Hold FS.mu.
@@ -316,10 +318,12 @@ func (f *FS) swapNodes(m *moveOp) {
 	if x != nil {
 		m.b.children[m.newName] = x
 		x.relabel(at, to)
+		x.doubt()
 	}
 	if y != nil {
 		m.a.children[m.oldName] = y
 		y.relabel(to, at)
+		y.doubt()
 	}
 	f.mu.Unlock()
 	now := time.Now()

@@ -41,6 +41,8 @@ type settledAt struct {
 const (
 	settleBatch   = 4096
 	settleUploads = 16
+	// settleNamed is how many contents are named as objects by one command: the commands of others wait behind it.
+	settleNamed = 256
 	// settleAfter is how long a content rests before it is settled in the background: files that are rewritten or removed
 	// at once then never become objects.
 	settleAfter = time.Second
@@ -156,12 +158,13 @@ func (s *settler) settle(ctx context.Context, ids []graveler.ContentID) error {
 		st  *spill.Settling
 		sp  *space
 		res replica.Settled
+
+		named bool // its entries name the object
 	}
 	var all []*one
-	ok := false
 	defer func() {
 		for _, o := range all {
-			if ok {
+			if o.named {
 				o.st.Done()
 			} else {
 				o.st.Abort()
@@ -212,14 +215,19 @@ func (s *settler) settle(ctx context.Context, ids []graveler.ContentID) error {
 		results[i] = o.res
 	}
 	// From here on the outcome must be known: a content that may be an object must not be written to again.
-	if err := s.e.rep.Settle(context.WithoutCancel(ctx), results, s.forget()); err != nil {
-		return err
+	forget := s.forget()
+	for i := 0; i < len(all); i += settleNamed {
+		end := min(i+settleNamed, len(all))
+		if err := s.e.rep.Settle(context.WithoutCancel(ctx), results[i:end], forget); err != nil {
+			return err
+		}
+		forget = nil
+		now := time.Now()
+		for _, o := range all[i:end] {
+			o.named = true
+			s.settled = append(s.settled, settledAt{o.res.Content, now})
+		}
 	}
-	now := time.Now()
-	for _, r := range results {
-		s.settled = append(s.settled, settledAt{r.Content, now})
-	}
-	ok = true
 	return nil
 }
 
