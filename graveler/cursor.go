@@ -17,3 +17,10 @@ type Cursor interface {
 	// Close frees what the cursor holds. It must be called once, after an error too.
 	Close() error
 }
+
+// Encoded is implemented by cursors that have their records in encoded form, which is far cheaper to copy than the decoded one.
+type Encoded interface {
+	// Encoded is the current record: its entry as committed.EncodeEntry has it without Pending, valid until the next move; or
+	// remove. ok is false if this record isn't to be had so: then Change has it.
+	Encoded() (entry []byte, pending ContentID, remove, ok bool, err error)
+}

@@ -72,7 +72,13 @@ func (o *overlay) pick() bool {
 
 func (o *overlay) Path() string             { return o.layers[o.at].Path() }
 func (o *overlay) Change() (*Change, error) { return o.layers[o.at].Change() }
-func (o *overlay) Err() error               { return o.err }
+func (o *overlay) Encoded() (entry []byte, pending ContentID, remove, ok bool, err error) {
+	if e, is := o.layers[o.at].(Encoded); is {
+		return e.Encoded()
+	}
+	return nil, "", false, false, nil
+}
+func (o *overlay) Err() error { return o.err }
 func (o *overlay) Close() error {
 	var errs []error
 	for _, c := range o.layers {
@@ -91,17 +97,30 @@ type visible struct {
 
 func (v *visible) skip(ok bool) bool {
 	for ok {
-		ch, err := v.Cursor.Change()
+		_, _, remove, known, err := v.Encoded()
+		if err == nil && !known {
+			var ch *Change
+			if ch, err = v.Cursor.Change(); err == nil {
+				remove = ch.Remove
+			}
+		}
 		if err != nil {
 			v.err = err
 			return false
 		}
-		if !ch.Remove {
+		if !remove {
 			return true
 		}
 		ok = v.Cursor.Next()
 	}
 	return false
+}
+
+func (v *visible) Encoded() (entry []byte, pending ContentID, remove, ok bool, err error) {
+	if e, is := v.Cursor.(Encoded); is {
+		return e.Encoded()
+	}
+	return nil, "", false, false, nil
 }
 
 func (v *visible) Next() bool              { return v.err == nil && v.skip(v.Cursor.Next()) }

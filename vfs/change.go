@@ -356,6 +356,22 @@ func (f *FS) dirMarker(ctx context.Context, dir *node, leaving string) ([]gravel
 	return []graveler.Change{put(path+"/", e)}, nil
 }
 
+// found is what a name is: as this tree knows it, if it can be trusted, else as the engine does.
+func (f *FS) found(ctx context.Context, dir *node, name, path string) (graveler.Found, error) {
+	f.mu.Lock()
+	n := dir.children[name]
+	f.mu.Unlock()
+	if n != nil && n.kind == kindFile && !f.shared(dir.v) {
+		n.mu.Lock()
+		e, ok := n.entry, n.fresh()
+		n.mu.Unlock()
+		if ok {
+			return graveler.Found{HasObject: true, Object: e}, nil
+		}
+	}
+	return f.eng.Lookup(ctx, dir.v.repo, dir.v.ref, path)
+}
+
 // Unlink removes a file.
 func (f *FS) Unlink(ctx context.Context, parent NodeID, name string) error {
 	m, err := f.begin(ctx, parent, name)
@@ -363,7 +379,7 @@ func (f *FS) Unlink(ctx context.Context, parent NodeID, name string) error {
 		return err
 	}
 	defer m.done()
-	found, err := f.eng.Lookup(ctx, m.dir.v.repo, m.dir.v.ref, m.path)
+	found, err := f.found(ctx, m.dir, name, m.path)
 	if err != nil {
 		return err
 	}

@@ -73,7 +73,7 @@ type moveOp struct {
 
 func (f *FS) rename(ctx context.Context, m *moveOp) error {
 	v := m.a.v
-	s, err := f.eng.Lookup(ctx, v.repo, v.ref, m.src)
+	s, err := f.found(ctx, m.a, m.oldName, m.src)
 	if err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func (f *FS) rename(ctx context.Context, m *moveOp) error {
 	if s.HasPrefix && strings.HasPrefix(m.dst, m.src+"/") {
 		return graveler.Invalid
 	}
-	d, err := f.eng.Lookup(ctx, v.repo, v.ref, m.dst)
+	d, err := f.found(ctx, m.b, m.newName, m.dst)
 	if err != nil {
 		return err
 	}

@@ -489,16 +489,20 @@ func (e *Engine) stageAll(ctx context.Context, repo graveler.RepositoryID, branc
 		return err
 	}
 	token := newToken()
-	err := e.rep.StageBulk(ctx, token, changes)
+	return e.adopt(ctx, repo, branch, token, e.rep.StageBulk(ctx, token, changes))
+}
+
+// adopt makes a bulk token's records a branch's, or drops them if there was an error.
+func (e *Engine) adopt(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, token graveler.StagingToken, err error) error {
+	var res replica.Result
 	if err == nil {
-		var res replica.Result
 		res, err = e.rep.AdoptToken(ctx, repo, branch, token)
-		e.spill.Drop(res.Orphans...)
 	}
-	if err != nil {
-		res, derr := e.rep.DropToken(context.WithoutCancel(ctx), token)
-		e.spill.Drop(res.Orphans...)
-		return errors.Join(err, derr)
+	e.spill.Drop(res.Orphans...)
+	if err == nil {
+		return nil
 	}
-	return nil
+	res, derr := e.rep.DropToken(context.WithoutCancel(ctx), token)
+	e.spill.Drop(res.Orphans...)
+	return errors.Join(err, derr)
 }

@@ -1,13 +1,16 @@
 package local
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
+	"github.com/lakefsfs/lakefsfs/engine/internal/replica"
 	"github.com/lakefsfs/lakefsfs/graveler"
+	"github.com/lakefsfs/lakefsfs/graveler/committed"
 )
 
 // Move renames all entries under a prefix.
@@ -65,9 +68,11 @@ func (e *Engine) rewrite(ctx context.Context, repo graveler.RepositoryID, branch
 		return err
 	}
 	defer c.Close()
-	var changes []graveler.Change
+	var arena arena
+	var changes []replica.Encoded
 	var moved []string
 	put := map[string]bool{}
+	links := []byte(graveler.MetaLinks)
 	outside := map[string]*graveler.Entry{} // the other names of moved files that have several
 	for _, p := range places {
 		n := len(changes)
@@ -75,16 +80,33 @@ func (e *Engine) rewrite(ctx context.Context, repo graveler.RepositoryID, branch
 			if path := c.Path(); path != p.from && !(strings.HasSuffix(p.from, "/") && strings.HasPrefix(path, p.from)) {
 				break
 			}
+			path := c.Path()
+			to := target(places, path)
+			if err := graveler.ValidatePath(to); err != nil {
+				return err
+			}
+			put[to] = true
+			moved = append(moved, path)
+			entry, pending, _, ok, err := encodedOf(c)
+			if err != nil {
+				return err
+			}
+			if ok && !bytes.Contains(entry, links) {
+				// Nothing in it changes but that it has its number now, which the path gave it.
+				fresh, err := committed.WithInode(entry, graveler.InodeOf(path))
+				if err != nil {
+					return err
+				}
+				changes = append(changes, replica.Encoded{Path: to, Entry: arena.copy(fresh), Pending: pending})
+				continue
+			}
 			ch, err := c.Change()
 			if err != nil {
 				return err
 			}
-			to := graveler.Change{Path: target(places, ch.Path), Entry: ch.Entry}
-			if err := graveler.ValidatePath(to.Path); err != nil {
-				return err
-			}
-			if to.Entry.Inode == 0 {
-				to.Entry.Inode = graveler.InodeOf(ch.Path)
+			en := ch.Entry
+			if en.Inode == 0 {
+				en.Inode = graveler.InodeOf(path)
 			}
 			if links := ch.Entry.Links(); links != nil {
 				was := ch.Entry
@@ -93,13 +115,15 @@ func (e *Engine) rewrite(ctx context.Context, repo graveler.RepositoryID, branch
 						outside[l] = &was
 					}
 				}
-				if err := relink(&to.Entry, places); err != nil {
+				if err := relink(&en, places); err != nil {
 					return err
 				}
 			}
-			put[to.Path] = true
-			moved = append(moved, ch.Path)
-			changes = append(changes, to)
+			enc, err := encode(to, en)
+			if err != nil {
+				return err
+			}
+			changes = append(changes, enc)
 		}
 		if err := c.Err(); err != nil {
 			return err
@@ -110,13 +134,13 @@ func (e *Engine) rewrite(ctx context.Context, repo graveler.RepositoryID, branch
 	}
 	for _, path := range moved {
 		if !put[path] {
-			changes = append(changes, graveler.Change{Path: path, Remove: true})
+			changes = append(changes, replica.Encoded{Path: path, Remove: true})
 		}
 	}
 	if clear != "" {
 		for ok := c.SeekGE(clear); ok && strings.HasPrefix(c.Path(), clear); ok = c.Next() {
 			if p := c.Path(); !put[p] && target(places, p) == p {
-				changes = append(changes, graveler.Change{Path: p, Remove: true})
+				changes = append(changes, replica.Encoded{Path: p, Remove: true})
 			}
 		}
 		if err := c.Err(); err != nil {
@@ -134,9 +158,61 @@ func (e *Engine) rewrite(ctx context.Context, repo graveler.RepositoryID, branch
 		if err := relink(&en, places); err != nil {
 			return err
 		}
-		changes = append(changes, graveler.Change{Path: l, Entry: en})
+		enc, err := encode(l, en)
+		if err != nil {
+			return err
+		}
+		changes = append(changes, enc)
 	}
-	return e.stageAll(ctx, repo, branch, changes)
+	return e.stageEncoded(ctx, repo, branch, changes)
+}
+
+func encodedOf(c graveler.Cursor) (entry []byte, pending graveler.ContentID, remove, ok bool, err error) {
+	if e, is := c.(graveler.Encoded); is {
+		return e.Encoded()
+	}
+	return nil, "", false, false, nil
+}
+
+func encode(path string, en graveler.Entry) (replica.Encoded, error) {
+	pending := en.Pending
+	en.Pending = ""
+	b, err := committed.EncodeEntry(&en)
+	if err != nil {
+		return replica.Encoded{}, fmt.Errorf("%q: %w", path, err)
+	}
+	return replica.Encoded{Path: path, Entry: b, Pending: pending}, nil
+}
+
+// arena copies bytes into large blocks, one allocation for many.
+type arena struct{ block []byte }
+
+func (a *arena) copy(b []byte) []byte {
+	if len(a.block)+len(b) > cap(a.block) {
+		a.block = make([]byte, 0, max(64<<10, len(b)))
+	}
+	n := len(a.block)
+	a.block = append(a.block, b...)
+	return a.block[n:len(a.block):len(a.block)]
+}
+
+// oneStep is how many bytes of changes go into one command; more are staged in a token of their own first, and adopted.
+const oneStep = 256 << 20
+
+// stageEncoded stages any number of changes in one atomic step. Called with the branch's staging lock held for writing.
+func (e *Engine) stageEncoded(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, changes []replica.Encoded) error {
+	size := 0
+	for i := range changes {
+		size += len(changes[i].Path) + len(changes[i].Entry) + 32
+	}
+	if size <= oneStep {
+		res, err := e.rep.StageEncoded(ctx, repo, branch, changes)
+		e.spill.Drop(res.Orphans...)
+		return err
+	}
+	token := newToken()
+	err := e.rep.StageBulkEncoded(ctx, token, changes)
+	return e.adopt(ctx, repo, branch, token, err)
 }
 
 // relink gives an entry the names that its file has once places have moved.

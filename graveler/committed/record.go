@@ -8,6 +8,7 @@ import (
 	"time"
 	"unsafe"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -92,6 +93,29 @@ func timeOf(ns int64) time.Time {
 		return time.Time{}
 	}
 	return time.Unix(0, ns).UTC()
+}
+
+// inodeField is the number of Entry.inode.
+const inodeField = 1001
+
+// WithInode gives an encoded entry a number, unless it has one: a copy, or b itself.
+func WithInode(b []byte, inode uint64) ([]byte, error) {
+	for rest := b; len(rest) > 0; {
+		num, typ, n := protowire.ConsumeTag(rest)
+		if n < 0 {
+			return nil, fmt.Errorf("encoded entry: %v: %w", protowire.ParseError(n), graveler.Corrupt)
+		}
+		if num == inodeField {
+			return b, nil
+		}
+		m := protowire.ConsumeFieldValue(num, typ, rest[n:])
+		if m < 0 {
+			return nil, fmt.Errorf("encoded entry: %v: %w", protowire.ParseError(m), graveler.Corrupt)
+		}
+		rest = rest[n+m:]
+	}
+	out := append(make([]byte, 0, len(b)+12), b...)
+	return protowire.AppendVarint(protowire.AppendTag(out, inodeField, protowire.VarintType), inode), nil
 }
 
 // DecodeEntry decodes what EncodeEntry or lakeFS encoded.

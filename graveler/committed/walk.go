@@ -232,6 +232,15 @@ func (c *cursor) Change() (*graveler.Change, error) {
 	return &c.change, nil
 }
 
+// Encoded implements graveler.Encoded.
+func (c *cursor) Encoded() (entry []byte, pending graveler.ContentID, remove, ok bool, err error) {
+	if !c.enter() {
+		return nil, "", false, false, c.err
+	}
+	_, data, err := splitValue(c.at.value(c.j))
+	return bytesOf(data), "", false, err == nil, err
+}
+
 func (c *cursor) Err() error   { return c.err }
 func (c *cursor) Close() error { return nil }
 

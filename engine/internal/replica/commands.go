@@ -97,6 +97,44 @@ func (r *Replica) Stage(ctx context.Context, repo graveler.RepositoryID, id grav
 	return r.propose(ctx, &pb.Command{Op: &pb.Command_Stage{Stage: c}})
 }
 
+// Encoded is a change whose entry is encoded already, without Pending.
+type Encoded struct {
+	Path    string
+	Remove  bool
+	Entry   []byte
+	Pending graveler.ContentID
+}
+
+// encodedPB is changesPB of encoded changes. The entries' memory is shared.
+func encodedPB(cs []Encoded) []*pb.Change {
+	out, all := make([]*pb.Change, len(cs)), make([]pb.Change, len(cs))
+	for i := range cs {
+		m := &all[i]
+		m.Path, m.Remove, m.Entry, m.Pending = []byte(cs[i].Path), cs[i].Remove, cs[i].Entry, string(cs[i].Pending)
+		out[i] = m
+	}
+	return out
+}
+
+// StageEncoded is Stage of encoded changes.
+func (r *Replica) StageEncoded(ctx context.Context, repo graveler.RepositoryID, id graveler.BranchID, changes []Encoded) (Result, error) {
+	c := &pb.Stage{Repository: string(repo), Branch: string(id), Changes: encodedPB(changes)}
+	return r.propose(ctx, &pb.Command{Op: &pb.Command_Stage{Stage: c}})
+}
+
+// StageBulkEncoded is StageBulk of encoded changes.
+func (r *Replica) StageBulkEncoded(ctx context.Context, token graveler.StagingToken, changes []Encoded) error {
+	for len(changes) > 0 {
+		n := min(len(changes), chunk)
+		c := &pb.StageBulk{Token: string(token), Changes: encodedPB(changes[:n])}
+		if _, err := r.propose(ctx, &pb.Command{Op: &pb.Command_StageBulk{StageBulk: c}}); err != nil {
+			return err
+		}
+		changes = changes[n:]
+	}
+	return nil
+}
+
 // Seal closes a branch's open layer, unless it is empty; token is the fresh one.
 func (r *Replica) Seal(ctx context.Context, repo graveler.RepositoryID, id graveler.BranchID, token graveler.StagingToken) error {
 	_, err := r.propose(ctx, &pb.Command{Op: &pb.Command_Seal{Seal: &pb.Seal{Repository: string(repo), Branch: string(id), Token: string(token)}}})

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/raft"
 	"golang.org/x/sys/unix"
@@ -124,6 +125,9 @@ func (r *Replica) openStores() (err error) {
 				r.cfg.Logger.Error("sync the raft log", "err", err)
 			}
 		}},
+	}
+	for i := range opt.Levels {
+		opt.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // most looks are for what is not there
 	}
 	r.state, err = pebble.Open(filepath.Join(r.cfg.Dir, "state"), opt)
 	if err != nil {

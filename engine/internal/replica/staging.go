@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strconv"
@@ -13,15 +14,18 @@ import (
 )
 
 // putRecord writes one staged record and keeps the pending index.
-func (a *applier) putRecord(t graveler.StagingToken, path string, value []byte) error {
-	if err := a.unindex(t, path); err != nil {
-		return err
+func (a *applier) putRecord(t graveler.StagingToken, path string, value []byte, had *hadPending) error {
+	if had.may(path) {
+		if err := a.unindex(t, path); err != nil {
+			return err
+		}
 	}
 	_, content, _, err := splitRecord(value)
 	if err != nil {
 		return err
 	}
 	if content != "" {
+		had.add(path)
 		if err := a.set(key('p', content, string(t), path), nil); err != nil {
 			return err
 		}
@@ -46,7 +50,55 @@ func (a *applier) unindex(t graveler.StagingToken, path string) error {
 	return a.del(q)
 }
 
+// hadPending tells, of many paths, which may have a pending record now: one scan instead of a look at each. Nil knows nothing.
+type hadPending struct{ paths map[string]bool }
+
+func (h *hadPending) may(path string) bool { return h == nil || h.paths[path] }
+
+func (h *hadPending) add(path string) {
+	if h != nil {
+		h.paths[path] = true
+	}
+}
+
+// manyPaths is from how many paths on the index is scanned.
+const manyPaths = 64
+
+// pendingWithin finds the pending records from path lo to hi, or nothing if they are more than limit.
+func (a *applier) pendingWithin(t graveler.StagingToken, lo, hi string, limit int) (*hadPending, error) {
+	h := &hadPending{map[string]bool{}}
+	prefix := within('q', string(t))
+	err := a.scan(prefix, append(prefix[:len(prefix):len(prefix)], lo...), func(k, _ []byte) bool {
+		path := string(k[len(prefix):])
+		if path > hi || len(h.paths) > limit {
+			return false
+		}
+		h.paths[path] = true
+		return true
+	})
+	if err != nil || len(h.paths) > limit {
+		return nil, err
+	}
+	return h, nil
+}
+
 func (a *applier) putRecords(t graveler.StagingToken, changes []*pb.Change) error {
+	var had *hadPending
+	if len(changes) >= manyPaths {
+		lo, hi := changes[0].Path, changes[0].Path
+		for _, c := range changes {
+			if bytes.Compare(c.Path, lo) < 0 {
+				lo = c.Path
+			}
+			if bytes.Compare(c.Path, hi) > 0 {
+				hi = c.Path
+			}
+		}
+		var err error
+		if had, err = a.pendingWithin(t, string(lo), string(hi), 4*len(changes)); err != nil {
+			return err
+		}
+	}
 	for _, c := range changes {
 		value := appendRecord(nil, c)
 		if c.Pending != "" && !c.Remove {
@@ -62,7 +114,7 @@ func (a *applier) putRecords(t graveler.StagingToken, changes []*pb.Change) erro
 				}
 			}
 		}
-		if err := a.putRecord(t, string(c.Path), value); err != nil {
+		if err := a.putRecord(t, string(c.Path), value, had); err != nil {
 			return err
 		}
 	}
@@ -217,7 +269,7 @@ func (a *applier) keep(rest *graveler.Branch, drop []string, path, content strin
 		if _, got, _, err := splitRecord(value); err != nil || got != content {
 			return err
 		}
-		return a.putRecord(rest.Token, path, value)
+		return a.putRecord(rest.Token, path, value, nil)
 	}
 	return nil
 }
@@ -342,8 +394,14 @@ func (a *applier) adopt(c *pb.AdoptToken) error {
 	if err != nil {
 		return err
 	}
+	var had *hadPending
+	if n := len(records); n >= manyPaths {
+		if had, err = a.pendingWithin(b.Token, records[0].path, records[n-1].path, 4*n); err != nil {
+			return err
+		}
+	}
 	for _, r := range records {
-		if err := a.putRecord(b.Token, r.path, r.value); err != nil {
+		if err := a.putRecord(b.Token, r.path, r.value, had); err != nil {
 			return err
 		}
 	}

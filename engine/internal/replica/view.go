@@ -390,5 +390,15 @@ func (c *stagedCursor) Change() (*graveler.Change, error) {
 	return &c.change, err
 }
 
+// Encoded implements graveler.Encoded.
+func (c *stagedCursor) Encoded() (entry []byte, pending graveler.ContentID, remove, ok bool, err error) {
+	b, err := c.it.ValueAndErr()
+	if err != nil {
+		return nil, "", false, false, err
+	}
+	kind, content, entry, err := splitRecord(b)
+	return entry, graveler.ContentID(content), kind == recTombstone, true, err
+}
+
 func (c *stagedCursor) Err() error   { return c.err }
 func (c *stagedCursor) Close() error { return c.it.Close() }
