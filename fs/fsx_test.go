@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -242,6 +244,23 @@ func copyAll(dst, src *os.File, from, to int64, n int) error {
 	return nil
 }
 
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
 // LAKEFSFS_FSX sets the count of operations of each.
 func TestRandomFileOperations(t *testing.T) {
 	n := 4000
@@ -256,6 +275,8 @@ func TestRandomFileOperations(t *testing.T) {
 		opt    Options
 	}{{"passthrough", 1, Options{}}, {"asked", 1, Options{NoPassthrough: true}}, {"two mounts", 2, Options{}}, {"two mounts asked", 2, Options{NoPassthrough: true}}} {
 		t.Run(c.name, func(t *testing.T) {
+			var log lockedBuffer
+			c.opt.Logger = slog.New(slog.NewTextHandler(&log, nil))
 			m := mountWith(t, c.opt)
 			dirs := []string{m.path("")}
 			if c.mounts > 1 {
@@ -273,7 +294,7 @@ func TestRandomFileOperations(t *testing.T) {
 				select {
 				case err := <-done:
 					if err != nil {
-						t.Fatalf("%v: %s", err, out.String())
+						t.Fatalf("%v: %s\n%s", err, out.String(), log.String())
 					}
 					return
 				case <-time.After(50 * time.Millisecond):

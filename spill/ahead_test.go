@@ -1,9 +1,12 @@
 package spill
 
 import (
+	"errors"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/lakefsfs/lakefsfs/graveler"
 )
 
 // Files that are made ahead are nobody's: each is given out once, is new when it is, and goes when the store closes.
@@ -52,5 +55,37 @@ func TestAhead(t *testing.T) {
 		t.Errorf("create after Close: %v", err)
 	} else {
 		f.Close()
+	}
+}
+
+// A content that became an object is not found any more, although its file's name is removed a little later: what is written to it
+// would be written to the object.
+func TestSettledIsGoneAtOnce(t *testing.T) {
+	s, err := Open(t.TempDir(), Options{Ahead: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for range 300 {
+		f, err := s.Create()
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := f.ID()
+		f.Close()
+		st, err := s.BeginSettle(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		st.Done()
+		if _, err := s.OpenFile(id, true); !errors.Is(err, graveler.NotFound) {
+			t.Fatalf("open: %v", err)
+		}
+		if _, err := s.Stat(id); !errors.Is(err, graveler.NotFound) {
+			t.Fatalf("stat: %v", err)
+		}
+		if _, err := s.BeginSettle(t.Context(), id); !errors.Is(err, graveler.NotFound) {
+			t.Fatalf("settle again: %v", err)
+		}
 	}
 }

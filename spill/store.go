@@ -59,7 +59,8 @@ type Store struct {
 		done  uint64 // guarded by mu
 	}
 
-	removals chan graveler.ContentID // of what nobody names any more; nil if that is done at once
+	removals chan graveler.ContentID     // of what nobody names any more; nil if that is done at once
+	dying    map[graveler.ContentID]bool // guarded by mu: those in removals
 
 	// Files that were made ahead of Create, which has no time for a file system's ways of finding an inode. They belong to nobody.
 	ahead     chan *made
@@ -159,7 +160,7 @@ func Open(dir string, opt Options) (*Store, error) {
 	if err != nil {
 		boot = nil // nothing unsynced is trusted then
 	}
-	s := &Store{dir: dir, opt: opt, boot: strings.TrimSpace(string(boot)), open: map[graveler.ContentID]*content{}, ahead: make(chan *made, opt.Ahead), aheadIDs: map[graveler.ContentID]bool{}, closed: make(chan struct{}), stopped: make(chan struct{}), removed: make(chan struct{})}
+	s := &Store{dir: dir, opt: opt, boot: strings.TrimSpace(string(boot)), open: map[graveler.ContentID]*content{}, ahead: make(chan *made, opt.Ahead), aheadIDs: map[graveler.ContentID]bool{}, dying: map[graveler.ContentID]bool{}, closed: make(chan struct{}), stopped: make(chan struct{}), removed: make(chan struct{})}
 	if opt.Ahead > 0 {
 		s.removals = make(chan graveler.ContentID, 1024)
 		go s.removeLater()
@@ -195,7 +196,7 @@ func (s *Store) IDs() ([]graveler.ContentID, error) {
 	defer s.mu.Unlock()
 	var ids []graveler.ContentID
 	for _, e := range ents {
-		if s.aheadIDs[graveler.ContentID(e.Name())] {
+		if id := graveler.ContentID(e.Name()); s.aheadIDs[id] || s.dying[id] {
 			continue
 		}
 		if !strings.Contains(e.Name(), ".") {
@@ -338,7 +339,7 @@ func (s *Store) lookup(id graveler.ContentID) (*content, error) {
 	if c := s.open[id]; c != nil {
 		return c, nil
 	}
-	if !validID(id) {
+	if !validID(id) || s.dying[id] {
 		return nil, fmt.Errorf("content %q: %w", id, graveler.NotFound)
 	}
 	f, err := os.OpenFile(s.path(id), os.O_RDWR, 0)
@@ -369,8 +370,10 @@ func (s *Store) release(c *content) {
 	}
 }
 
-// remove removes a content's files, now or soon: after a kill in between the next start does it.
+// remove removes a content's files, now or soon: after a kill in between the next start does it. Nobody finds them any more: what they
+// hold may be an object already. Called with mu.
 func (s *Store) remove(id graveler.ContentID) {
+	s.dying[id] = true
 	select {
 	case <-s.closed:
 	case s.removals <- id:
@@ -378,6 +381,14 @@ func (s *Store) remove(id graveler.ContentID) {
 	default:
 	}
 	s.removeNow(id)
+	delete(s.dying, id)
+}
+
+func (s *Store) removeOne(id graveler.ContentID) {
+	s.removeNow(id)
+	s.mu.Lock()
+	delete(s.dying, id)
+	s.mu.Unlock()
 }
 
 // removeLater removes what remove was told of, until the store is closed.
@@ -385,12 +396,12 @@ func (s *Store) removeLater() {
 	for {
 		select {
 		case id := <-s.removals:
-			s.removeNow(id)
+			s.removeOne(id)
 		case <-s.closed:
 			for {
 				select {
 				case id := <-s.removals:
-					s.removeNow(id)
+					s.removeOne(id)
 				default:
 					close(s.removed)
 					return
@@ -445,7 +456,7 @@ func infoOf(fi os.FileInfo, b *base, writers int) Info {
 func (s *Store) Stat(id graveler.ContentID) (Info, error) {
 	s.mu.Lock()
 	c := s.open[id]
-	if c != nil && c.gone || !validID(id) {
+	if c != nil && c.gone || !validID(id) || s.dying[id] {
 		s.mu.Unlock()
 		return Info{}, fmt.Errorf("content %q: %w", id, graveler.NotFound)
 	}

@@ -106,7 +106,7 @@ func userKey(name string) (string, bool) {
 
 // Listxattr lists the attributes' names.
 func (f *FS) Listxattr(ctx context.Context, id NodeID) ([]string, error) {
-	n, e, err := f.current(ctx, id)
+	_, e, err := f.current(ctx, id)
 	if errors.Is(err, syscall.ENODATA) {
 		return nil, nil
 	}
@@ -122,15 +122,7 @@ func (f *FS) Listxattr(ctx context.Context, id NodeID) ([]string, error) {
 		}
 	}
 	slices.Sort(names)
-	if n.kind != kindDir {
-		if e.ETag != "" {
-			names = append(names, xattrSum)
-		}
-		if e.Address != "" {
-			names = append(names, xattrAddress)
-		}
-	}
-	return append(names, xattrCommit), nil
+	return names, nil // what lakefs says of a file is found by name: programs that copy attributes could not set it
 }
 
 // Xattr flags, as setxattr(2)'s.

@@ -191,7 +191,7 @@ func (a *applier) rewrite(r *RangeInfo) error {
 			a.w.sum.Modified++
 			put := *c
 			if id, _, _ := splitValue(t.value(i)); id == string(c.Entry.Identity()) {
-				put.Entry.SetApart() // or the range could have the id of the one before
+				put.Entry.SetApart() // so that a diff tells of it too
 			}
 			err = a.put(&put)
 		}
