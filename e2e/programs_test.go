@@ -27,6 +27,7 @@ line' && chmod 640 a/f && setfattr -n user.k -v value a/f && truncate -s 3M a/sp
 	}
 	// A database with a write-ahead log in shared memory, by four writers at a time.
 	w.sh(main, `sqlite3 db 'pragma journal_mode=wal; create table t(who int, n int)' >/dev/null
+p=
 for w in 1 2 3 4; do (for n in $(seq 20); do sqlite3 -cmd '.timeout 60000' db "insert into t values($w,$n)" || exit 1; done) & p="$p $!"; done
 for i in $p; do wait $i || exit 1; done`)
 	// Version control, and its packing.

@@ -3,7 +3,10 @@ package vfs
 import (
 	"context"
 	"iter"
+	"maps"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/lakefsfs/lakefsfs/engine"
 	"github.com/lakefsfs/lakefsfs/graveler"
@@ -47,9 +50,11 @@ func (f *FS) event(ev engine.Event) {
 	}
 }
 
+// named is a name whose meaning may have changed, and the node that it had.
 type named struct {
 	parent NodeID
 	name   string
+	n      *node // nil if none is known
 }
 
 // affected finds what is known of paths of a branch; nil paths are all, an empty repo every branch.
@@ -64,10 +69,10 @@ func (f *FS) affected(repo graveler.RepositoryID, ref graveler.Ref, paths []stri
 			if match(n) {
 				nodes = append(nodes, n)
 				if n.parent != nil {
-					names = append(names, named{n.parent.id, n.name})
+					names = append(names, named{n.parent.id, n.name, n})
 				}
 				for _, d := range n.also {
-					names = append(names, named{d.parent.id, d.name})
+					names = append(names, named{d.parent.id, d.name, n})
 				}
 			}
 		}
@@ -120,8 +125,38 @@ func (f *FS) outdate(repo graveler.RepositoryID, ref graveler.Ref, paths []strin
 		f.inv.InvalidateNode(n.id)
 	}
 	for _, n := range names {
-		f.inv.InvalidateName(n.parent, n.name)
+		// A directory that is still one keeps its name: for who works in it, the kernel would have none for it any more.
+		if n.n == nil || n.n.kind != kindDir || !f.remains(n.n) {
+			f.inv.InvalidateName(n.parent, n.name)
+		}
 	}
+}
+
+// watchPatience bounds a look at the engine that an event asks for.
+const watchPatience = 10 * time.Second
+
+// remains reports whether a directory is still there.
+func (f *FS) remains(n *node) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), watchPatience)
+	defer cancel()
+	f.moving.RLock()
+	defer f.moving.RUnlock()
+	f.mu.Lock()
+	path, gone := n.path(), n.gone
+	f.mu.Unlock()
+	if gone || path == "" {
+		return !gone
+	}
+	found, err := f.eng.Lookup(ctx, n.v.repo, n.v.ref, path)
+	return err == nil && found.HasPrefix
+}
+
+// means reports whether a ref's name among a repository's refs still leads to the same version.
+func (f *FS) means(n *node, name string) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), watchPatience)
+	defer cancel()
+	v, err := f.resolve(ctx, n.v.repo, graveler.Ref(strings.TrimPrefix(name, "@")))
+	return err == nil && vKey(v) == vKey(n.v)
 }
 
 // walk finds the known nodes on the way to a path, the last of which may change its name's meaning, and those below it if all.
@@ -129,7 +164,7 @@ func walk(root *node, path string, all bool) (nodes []*node, names []named) {
 	n := root
 	for seg := range strings.SplitSeq(path, "/") {
 		nodes = append(nodes, n) // a directory's names change
-		names = append(names, named{n.id, seg})
+		names = append(names, named{n.id, seg, n.children[seg]})
 		if n = n.children[seg]; n == nil {
 			return nodes, names
 		}
@@ -138,7 +173,7 @@ func walk(root *node, path string, all bool) (nodes []*node, names []named) {
 	below = func(n *node) {
 		nodes = append(nodes, n)
 		for name, c := range n.children {
-			names = append(names, named{n.id, name})
+			names = append(names, named{n.id, name, c})
 			below(c)
 		}
 	}
@@ -158,15 +193,18 @@ func (f *FS) staleNames(ev engine.Event) {
 	var names []named
 	var dirs []NodeID
 	f.mu.Lock()
-	for _, n := range f.nodes {
+	for _, n := range append(slices.Collect(maps.Values(f.root.children)), f.root) {
 		if n.kind == kindTop && ev.Type == engine.ReposChanged {
-			names, dirs = append(names, named{n.id, string(ev.Repo)}), append(dirs, n.id)
+			names, dirs = append(names, named{n.id, string(ev.Repo), nil}), append(dirs, n.id)
 		}
 		if n.kind == kindRepo && n.repo == ev.Repo {
-			for name := range n.children {
-				names = append(names, named{n.id, name})
+			for name, c := range n.children {
+				names = append(names, named{n.id, name, c})
 			}
-			names, dirs = append(names, named{n.id, "@" + string(ev.Branch)}), append(dirs, n.id)
+			if name := "@" + string(ev.Branch); n.children[name] == nil {
+				names = append(names, named{n.id, name, nil})
+			}
+			dirs = append(dirs, n.id)
 		}
 	}
 	f.mu.Unlock()
@@ -174,6 +212,8 @@ func (f *FS) staleNames(ev engine.Event) {
 		f.inv.InvalidateNode(id)
 	}
 	for _, n := range names {
-		f.inv.InvalidateName(n.parent, n.name)
+		if n.n == nil || n.n.v == nil || !f.means(n.n, n.name) {
+			f.inv.InvalidateName(n.parent, n.name)
+		}
 	}
 }
