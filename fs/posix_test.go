@@ -114,29 +114,56 @@ func TestHardLinks(t *testing.T) {
 	wantErr(t, "too many links", lerr, syscall.EMLINK)
 }
 
-// Two mounts change the names of one file at the same time.
-func TestHardLinksOfTwoMounts(t *testing.T) {
-	m := mount(t)
-	second := m.another(t, "repo/@main")
-	write(t, m.path("f"), "text")
-	done := make(chan error, 2)
-	for i, dir := range []string{m.path(""), second} {
-		go func() {
-			var err error
-			for k := 0; k < 40 && err == nil; k++ {
-				name := filepath.Join(dir, fmt.Sprintf("l%d-%d", i, k))
-				if err = os.Link(filepath.Join(dir, "f"), name); err == nil && k%2 == 0 {
-					err = os.Remove(name)
+// Several processes change the names of one file at the same time, on one mount and on two.
+func TestNamesAtTheSameTime(t *testing.T) {
+	for _, mounts := range []int{1, 2} {
+		m := mount(t)
+		dirs := []string{m.path(""), m.path("")}
+		if mounts == 2 {
+			dirs[1] = m.another(t, "repo/@main")
+		}
+		write(t, m.path("f"), "text")
+		done := make(chan error, 8)
+		for w := range 4 {
+			dir := dirs[w%2]
+			go func() {
+				var err error
+				for k := 0; k < 20 && err == nil; k++ {
+					name := filepath.Join(dir, fmt.Sprintf("l%d-%d", w, k))
+					if err = os.Link(filepath.Join(dir, "f"), name); err != nil {
+						err = fmt.Errorf("link: %w", err)
+					} else if k%2 == 0 {
+						err = os.Remove(name)
+					} else {
+						err = os.Rename(name, name+".moved")
+					}
+				}
+				done <- err
+			}()
+			go func() {
+				var err error
+				for k := 0; k < 40 && err == nil; k++ {
+					err = os.Chmod(filepath.Join(dir, "f"), os.FileMode(0o600+k%8))
+				}
+				done <- err
+			}()
+		}
+		for range 8 {
+			ok(t, "names at the same time", <-done)
+		}
+		for _, dir := range dirs {
+			f := lstat(t, filepath.Join(dir, "f"))
+			if f.Nlink != 41 {
+				t.Errorf("%s: %d links, want 41", dir, f.Nlink)
+			}
+			for w := range 4 {
+				for k := 1; k < 20; k += 2 {
+					st := lstat(t, filepath.Join(dir, fmt.Sprintf("l%d-%d.moved", w, k)))
+					if st.Ino != f.Ino || st.Nlink != f.Nlink || st.Mode != f.Mode {
+						t.Fatalf("%s: l%d-%d has number %d, %d links, mode %o; f has %d, %d, %o", dir, w, k, st.Ino, st.Nlink, st.Mode, f.Ino, f.Nlink, f.Mode)
+					}
 				}
 			}
-			done <- err
-		}()
-	}
-	ok(t, "one mount", <-done)
-	ok(t, "the other", <-done)
-	for _, dir := range []string{m.path(""), second} {
-		if st := lstat(t, filepath.Join(dir, "f")); st.Nlink != 41 {
-			t.Errorf("%s: %d links, want 41", dir, st.Nlink)
 		}
 	}
 }

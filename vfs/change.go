@@ -393,21 +393,31 @@ func (f *FS) Unlink(ctx context.Context, parent NodeID, name string) error {
 	if err != nil {
 		return err
 	}
-	defer f.lockNames(m.dir.v, &found.Object)()
 	if err := f.holdOpen(m.dir, name, &found.Object); err != nil {
 		return err
 	}
-	rest, err := f.withoutName(ctx, m.dir.v, &found.Object, m.path)
+	rest, err := f.stageWithout(ctx, m, &found.Object, changes)
 	if err != nil {
-		return err
-	}
-	changes = append(append(changes, remove(m.path)), rest...)
-	if err := f.stage(ctx, m.dir.v, changes...); err != nil {
 		return err
 	}
 	f.dropName(m.dir, name, rest)
 	f.touched(m.dir)
 	return nil
+}
+
+// stageWithout stages changes and the removal of a file's name, and tells the file's other names: rest. It takes no node's lock while it
+// has that of the names.
+func (f *FS) stageWithout(ctx context.Context, m *making, e *graveler.Entry, changes []graveler.Change) (rest []graveler.Change, err error) {
+	v := m.dir.v
+	defer f.lockNames(v, e)()
+	now, err := f.newest(ctx, v, m.path, e)
+	if err != nil {
+		return nil, err
+	}
+	if rest, err = f.withoutName(ctx, v, &now, m.path); err != nil {
+		return nil, err
+	}
+	return rest, f.stage(ctx, v, append(append(changes, remove(m.path)), rest...)...)
 }
 
 // holdOpen makes sure that handles of a pending file keep its bytes when its name goes.
@@ -506,7 +516,11 @@ func (f *FS) restageLocked(ctx context.Context, n *node, edit func(e *graveler.E
 	if err := f.refresh(ctx, n); err != nil {
 		return err
 	}
-	defer f.lockNames(n.v, &n.entry)()
+	unlock, err := f.lockNode(ctx, n)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	path := f.pathOf(n)
 	e := n.entry
 	e.Metadata = maps.Clone(e.Metadata)

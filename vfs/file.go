@@ -194,7 +194,13 @@ func (f *FS) ensureWritable(ctx context.Context, n *node, fresh bool) error {
 
 // adoptContent makes a new spill file the content of a file, in staging and here.
 func (f *FS) adoptContent(ctx context.Context, n *node, sf *spill.File) error {
-	defer f.lockNames(n.v, &n.entry)()
+	unlock, err := f.lockNode(ctx, n)
+	if err != nil {
+		f.cfg.Spill.Drop(sf.ID())
+		sf.Close()
+		return err
+	}
+	defer unlock()
 	e := n.entry
 	e.Metadata = maps.Clone(e.Metadata)
 	e.SetMtime(e.Mtime()) // pending entries show the spill file's time

@@ -15,7 +15,8 @@ import (
 // names, see graveler.Entry.Links. They are changed together, in one step, under Locks.groups. A name whose entry was changed by
 // somebody who knows nothing of the others (a merge, another program) has left the group, and is passed over.
 
-// lockNames locks the names of files that have several; nothing where none has. Call the function that it returns at the end.
+// lockNames locks the names of files that have several; nothing where none has. Call the function that it returns at the end. Until
+// then no node's lock may be taken: who has one may be waiting for this.
 func (f *FS) lockNames(v *version, es ...*graveler.Entry) func() {
 	for _, e := range es {
 		if e.Metadata[graveler.MetaLinks] != "" {
@@ -24,6 +25,28 @@ func (f *FS) lockNames(v *version, es ...*graveler.Entry) func() {
 		}
 	}
 	return func() {}
+}
+
+// lockNode is lockNames of a node, which then has what another tree may have changed until now. Hold n.mu.
+func (f *FS) lockNode(ctx context.Context, n *node) (func(), error) {
+	unlock := f.lockNames(n.v, &n.entry)
+	if n.entry.Metadata[graveler.MetaLinks] != "" && f.shared(n.v) {
+		n.valid = false
+		if err := f.refresh(ctx, n); err != nil {
+			unlock()
+			return nil, err
+		}
+	}
+	return unlock, nil
+}
+
+// newest is the entry at a path, of a file that is known as e: asked for again if it has several names, since by any of them it may
+// have been changed. Hold Locks.groups in that case.
+func (f *FS) newest(ctx context.Context, v *version, path string, e *graveler.Entry) (graveler.Entry, error) {
+	if e.Metadata[graveler.MetaLinks] == "" {
+		return *e, nil
+	}
+	return f.eng.Stat(ctx, v.repo, v.ref, path)
 }
 
 // names lists a file's names that are still its own, that at path among them. Hold Locks.groups if there are several.
@@ -121,9 +144,7 @@ func (f *FS) dropName(dir *node, name string, rest []graveler.Change) {
 	gone := n.gone
 	f.mu.Unlock()
 	if len(rest) > 0 && !gone {
-		n.mu.Lock()
-		n.set(rest[0].Entry)
-		n.mu.Unlock()
+		n.stale.Store(true) // its entry lists the names
 	}
 }
 
@@ -180,12 +201,20 @@ func (f *FS) Link(ctx context.Context, id, parent NodeID, name string) (Attr, er
 	if gone && !unnamed {
 		return Attr{}, graveler.NotFound
 	}
+	if !gone {
+		f.cfg.Locks.groups.Lock()
+		defer f.cfg.Locks.groups.Unlock()
+		if f.shared(n.v) { // another tree may have given it a name until now
+			n.valid = false
+			if err := f.refresh(ctx, n); err != nil {
+				return Attr{}, err
+			}
+		}
+	}
 	e := n.entry
 	e.Changed = time.Now()
 	changes := []graveler.Change{put(m.path, e)}
 	if !gone {
-		f.cfg.Locks.groups.Lock()
-		defer f.cfg.Locks.groups.Unlock()
 		if e.Inode == 0 {
 			e.Inode = graveler.InodeOf(path)
 		}

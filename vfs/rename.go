@@ -160,28 +160,13 @@ func (f *FS) emptyDir(ctx context.Context, v *version, path string) (bool, error
 
 // renameFile moves a file's name over another's, if that exists.
 func (f *FS) renameFile(ctx context.Context, m *moveOp, changes []graveler.Change, s, d graveler.Entry, exists bool) error {
-	v := m.a.v
-	defer f.lockNames(v, &s, &d)()
-	var rest []graveler.Change
 	if exists {
 		if err := f.holdOpen(m.b, m.newName, &d); err != nil {
 			return err
 		}
-		var err error
-		if rest, err = f.withoutName(ctx, v, &d, m.dst); err != nil {
-			return err
-		}
 	}
-	if s.Inode == 0 {
-		s.Inode = graveler.InodeOf(m.src) // which the new path no longer gives
-	}
-	s.Changed = time.Now()
-	puts, err := f.putsMoved(ctx, v, m.src, m.dst, s)
+	puts, rest, err := f.stageRenamed(ctx, m, changes, s, d, exists)
 	if err != nil {
-		return err
-	}
-	changes = append(append(append(changes, rest...), puts...), remove(m.src))
-	if err := f.stage(ctx, v, changes...); err != nil {
 		return err
 	}
 	if exists {
@@ -190,20 +175,43 @@ func (f *FS) renameFile(ctx context.Context, m *moveOp, changes []graveler.Chang
 	f.mu.Lock()
 	n := m.a.children[m.oldName]
 	f.mu.Unlock()
-	if n != nil {
-		n.mu.Lock()
-		if n.entry.Pending == s.Pending && n.entry.Address == s.Address {
-			for i := range puts {
-				if puts[i].Path == m.dst {
-					n.set(puts[i].Entry)
-				}
-			}
-		} else {
-			n.valid = false
-		}
-		n.mu.Unlock()
+	if n == nil {
+		return nil
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(puts) == 1 && n.entry.Pending == s.Pending && n.entry.Address == s.Address {
+		n.set(puts[0].Entry)
+	} else {
+		n.stale.Store(true)
 	}
 	return nil
+}
+
+// stageRenamed stages the rename of a file: puts are those of its names, rest those of the other names of the file that it replaces. It
+// takes no node's lock while it has that of the names.
+func (f *FS) stageRenamed(ctx context.Context, m *moveOp, changes []graveler.Change, s, d graveler.Entry, exists bool) (puts, rest []graveler.Change, err error) {
+	v := m.a.v
+	defer f.lockNames(v, &s, &d)()
+	if exists {
+		if d, err = f.newest(ctx, v, m.dst, &d); err != nil {
+			return nil, nil, err
+		}
+		if rest, err = f.withoutName(ctx, v, &d, m.dst); err != nil {
+			return nil, nil, err
+		}
+	}
+	if s, err = f.newest(ctx, v, m.src, &s); err != nil {
+		return nil, nil, err
+	}
+	if s.Inode == 0 {
+		s.Inode = graveler.InodeOf(m.src) // which the new path no longer gives
+	}
+	s.Changed = time.Now()
+	if puts, err = f.putsMoved(ctx, v, m.src, m.dst, s); err != nil {
+		return nil, nil, err
+	}
+	return puts, rest, f.stage(ctx, v, append(append(append(changes, rest...), puts...), remove(m.src))...)
 }
 
 // move runs a move of many entries, which this tree follows itself.
