@@ -5,13 +5,18 @@ import (
 	"runtime/debug"
 )
 
-// Version is set by the build; State and lakefsfs version tell it.
-var Version = func() string {
-	if bi, ok := debug.ReadBuildInfo(); ok && bi.Main.Version != "" {
-		return bi.Main.Version
+// Version is what lakefsfs version tells. The build sets it; what go install built knows it by itself.
+var Version string
+
+func init() {
+	if Version != "" {
+		return
 	}
-	return "devel"
-}()
+	Version = "devel"
+	if bi, ok := debug.ReadBuildInfo(); ok && bi.Main.Version != "" {
+		Version = bi.Main.Version
+	}
+}
 
 // State tells how the daemon stands.
 func (d *Daemon) State() State {
