@@ -210,7 +210,7 @@ func (f *File) Sync() error {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	named := make(chan error, 1)
-	if c.named.Load() {
+	if c.s.namesKept || c.named.Load() {
 		named <- nil
 	} else {
 		go func() { named <- c.s.syncDir() }() // at the same time as the bytes

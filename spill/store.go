@@ -53,7 +53,9 @@ type Store struct {
 	onReady func(graveler.ContentID)
 	checked atomic.Int64
 
-	names struct {
+	// namesKept tells that on this file system the fsync of a new file makes its name durable too.
+	namesKept bool
+	names     struct {
 		mu    sync.Mutex
 		asked atomic.Uint64
 		done  uint64 // guarded by mu
@@ -161,6 +163,11 @@ func Open(dir string, opt Options) (*Store, error) {
 		boot = nil // nothing unsynced is trusted then
 	}
 	s := &Store{dir: dir, opt: opt, boot: strings.TrimSpace(string(boot)), open: map[graveler.ContentID]*content{}, ahead: make(chan *made, opt.Ahead), aheadIDs: map[graveler.ContentID]bool{}, dying: map[graveler.ContentID]bool{}, closed: make(chan struct{}), stopped: make(chan struct{}), removed: make(chan struct{})}
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err == nil {
+		// They write the journal up to the file's creation, or log its new name. POSIX doesn't ask for it.
+		s.namesKept = st.Type == unix.EXT4_SUPER_MAGIC || st.Type == unix.XFS_SUPER_MAGIC || st.Type == unix.BTRFS_SUPER_MAGIC
+	}
 	if opt.Ahead > 0 {
 		s.removals = make(chan graveler.ContentID, 1024)
 		go s.removeLater()
