@@ -189,12 +189,23 @@ func (f *FS) ensureWritable(ctx context.Context, n *node, fresh bool) error {
 	if err != nil {
 		return err
 	}
-	return f.adoptContent(ctx, n, sf)
+	if err = f.adoptContent(ctx, n, sf); err == errChanged {
+		return f.ensureWritable(ctx, n, fresh)
+	}
+	return err
 }
+
+// errChanged tells that a file has another content since it was looked at.
+var errChanged = errors.New("changed meanwhile")
 
 // adoptContent makes a new spill file the content of a file, in staging and here.
 func (f *FS) adoptContent(ctx context.Context, n *node, sf *spill.File) error {
+	was := n.entry
 	unlock, err := f.lockNode(ctx, n)
+	if err == nil && (n.entry.Pending != was.Pending || n.entry.Address != was.Address) {
+		unlock()
+		err = errChanged // another tree was faster: its content is the file's
+	}
 	if err != nil {
 		f.cfg.Spill.Drop(sf.ID())
 		sf.Close()

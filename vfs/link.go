@@ -15,22 +15,29 @@ import (
 // names, see graveler.Entry.Links. They are changed together, in one step, under Locks.groups. A name whose entry was changed by
 // somebody who knows nothing of the others (a merge, another program) has left the group, and is passed over.
 
-// lockNames locks the names of files that have several; nothing where none has. Call the function that it returns at the end. Until
-// then no node's lock may be taken: who has one may be waiting for this.
+// lockNames locks the names of files that have several, or may be getting some from another tree; nothing where neither is so. Call the
+// function that it returns at the end. Until then no node's lock may be taken: who has one may be waiting for this.
 func (f *FS) lockNames(v *version, es ...*graveler.Entry) func() {
-	for _, e := range es {
-		if e.Metadata[graveler.MetaLinks] != "" {
-			f.cfg.Locks.groups.Lock()
-			return f.cfg.Locks.groups.Unlock
-		}
+	if f.mayHaveNames(v, es...) {
+		f.cfg.Locks.groups.Lock()
+		return f.cfg.Locks.groups.Unlock
 	}
 	return func() {}
+}
+
+func (f *FS) mayHaveNames(v *version, es ...*graveler.Entry) bool {
+	for _, e := range es {
+		if e.Metadata[graveler.MetaLinks] != "" {
+			return true
+		}
+	}
+	return f.shared(v)
 }
 
 // lockNode is lockNames of a node, which then has what another tree may have changed until now. Hold n.mu.
 func (f *FS) lockNode(ctx context.Context, n *node) (func(), error) {
 	unlock := f.lockNames(n.v, &n.entry)
-	if n.entry.Metadata[graveler.MetaLinks] != "" && f.shared(n.v) {
+	if f.shared(n.v) {
 		n.valid = false
 		if err := f.refresh(ctx, n); err != nil {
 			unlock()
@@ -40,10 +47,10 @@ func (f *FS) lockNode(ctx context.Context, n *node) (func(), error) {
 	return unlock, nil
 }
 
-// newest is the entry at a path, of a file that is known as e: asked for again if it has several names, since by any of them it may
+// newest is the entry at a path, of a file that is known as e: asked for again if it may have several names, since by any of them it may
 // have been changed. Hold Locks.groups in that case.
 func (f *FS) newest(ctx context.Context, v *version, path string, e *graveler.Entry) (graveler.Entry, error) {
-	if e.Metadata[graveler.MetaLinks] == "" {
+	if !f.mayHaveNames(v, e) {
 		return *e, nil
 	}
 	return f.eng.Stat(ctx, v.repo, v.ref, path)
