@@ -206,6 +206,9 @@ func TestTree(t *testing.T) {
 	if err := os.Mkdir(m.dir+"/other", 0o755); err != nil {
 		t.Error(err)
 	}
+	if out, err := exec.Command("sh", "-c", "ls -l /proc/self/fd").CombinedOutput(); err != nil || strings.Contains(string(out), "/dev/fuse") {
+		t.Errorf("a program that the daemon starts has its connection to the kernel: %v\n%s", err, out)
+	}
 	write(t, m.dir+"/other/@main/f", "x")
 	wantErr(t, "bad repository name", os.Mkdir(m.dir+"/X", 0o755), syscall.EINVAL)
 	wantErr(t, "file among refs", os.WriteFile(m.dir+"/repo/f", nil, 0o644), syscall.EPERM)

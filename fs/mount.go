@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -80,6 +81,7 @@ func New(tree *vfs.FS, opt Options) (*Mount, error) {
 	if err != nil {
 		return nil, mountError(dir, err)
 	}
+	closeOnExec()
 	s.srv = srv
 	tree.SetInvalidator(s)
 	if !opt.NoPassthrough {
@@ -99,6 +101,23 @@ func New(tree *vfs.FS, opt Options) (*Mount, error) {
 		return nil, mountError(dir, err)
 	}
 	return m, nil
+}
+
+// closeOnExec keeps the programs that this process starts from having its connections to the kernel too: with one of them the mount
+// of a killed daemon would go on, and answer nobody. The library opens them without that flag where it mounts by itself.
+func closeOnExec() {
+	const fds = "/proc/self/fd/"
+	ents, err := os.ReadDir(fds)
+	if err != nil {
+		return
+	}
+	for _, e := range ents {
+		if to, err := os.Readlink(fds + e.Name()); err == nil && to == "/dev/fuse" {
+			if fd, err := strconv.Atoi(e.Name()); err == nil {
+				syscall.CloseOnExec(fd)
+			}
+		}
+	}
 }
 
 func mountError(dir string, err error) error {
