@@ -124,6 +124,13 @@ func (f *FS) Open(ctx context.Context, c Caller, id NodeID, flags int) (Opened, 
 	}
 	fl.entry = n.entry
 	o := f.opened(fl, c)
+	if o.Pass && write && c.UID != 0 {
+		// The kernel's own writes don't ask for this; it is a little early then.
+		if err := f.dropPrivilegesLocked(ctx, n); err != nil {
+			f.closeLocked(fl)
+			return Opened{}, err
+		}
+	}
 	o.Handle = f.addHandle(fl)
 	return o, nil
 }
