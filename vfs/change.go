@@ -116,7 +116,7 @@ func (f *FS) touched(dir *node) {
 	dir.mu.Unlock()
 }
 
-// made makes the node of what was staged.
+// madeNode makes the node of what was staged.
 func (f *FS) madeNode(m *making, k kind, e graveler.Entry) *node {
 	n := f.child(m.dir, m.name, k, m.dir.v, number(m.dir.v, &e, m.path))
 	n.mu.Lock()
@@ -484,11 +484,8 @@ func (f *FS) Rmdir(ctx context.Context, parent NodeID, name string) error {
 		}
 		return graveler.NotFound
 	}
-	for _, err := range f.eng.List(ctx, v.repo, v.ref, engine.ListQuery{Prefix: m.path + "/", Delimiter: "/", Limit: 1}) {
-		if err != nil {
-			return err
-		}
-		return graveler.NotEmpty
+	if empty, err := f.emptyDir(ctx, v, m.path); err != nil || !empty {
+		return orErr(err, graveler.NotEmpty)
 	}
 	changes, err := f.dirMarker(ctx, m.dir, name)
 	if err != nil {

@@ -34,7 +34,7 @@ func openLog(dir string, opt wal.Options, logger pebble.Logger) (*wal.Log, error
 			if err := os.Rename(tmp, now); err != nil {
 				return nil, fmt.Errorf("take over the old raft log: %w", err)
 			}
-			if err := syncDir(dir); err != nil {
+			if err := wal.SyncDir(dir); err != nil {
 				return nil, fmt.Errorf("take over the old raft log: %w", err)
 			}
 		}
@@ -43,15 +43,6 @@ func openLog(dir string, opt wal.Options, logger pebble.Logger) (*wal.Log, error
 		}
 	}
 	return wal.Open(now, opt)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 func takeOver(old, dir string, logger pebble.Logger) error {

@@ -137,7 +137,7 @@ func (l *Log) recover() error {
 		}
 	}
 	if torn {
-		if err := syncDir(l.dir); err != nil {
+		if err := SyncDir(l.dir); err != nil {
 			return err
 		}
 	}
@@ -417,7 +417,7 @@ func (l *Log) Sync() error {
 		}
 	}
 	if err == nil && newName {
-		err = syncDir(l.dir)
+		err = SyncDir(l.dir)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -430,7 +430,8 @@ func (l *Log) Sync() error {
 	return nil
 }
 
-func syncDir(dir string) error {
+// SyncDir makes the names in a directory durable.
+func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
@@ -458,7 +459,7 @@ func (l *Log) DeleteRange(lo, hi uint64) error {
 		l.first = hi + 1
 		for len(l.segments) > 1 && l.segments[0].last() < l.first {
 			// One by one also after a power cut: a gap would be taken for damage.
-			if err := errors.Join(l.drop(0), syncDir(l.dir)); err != nil {
+			if err := errors.Join(l.drop(0), SyncDir(l.dir)); err != nil {
 				return err
 			}
 		}
@@ -494,7 +495,7 @@ func (l *Log) cutBack(from uint64) error {
 		l.first, l.last = 0, 0
 	}
 	l.synced = min(l.synced, l.last)
-	if err := syncDir(l.dir); err != nil {
+	if err := SyncDir(l.dir); err != nil {
 		return fmt.Errorf("cut the log: %w", err)
 	}
 	return nil
@@ -552,7 +553,7 @@ func (l *Log) writeStable() error {
 		err = os.Rename(tmp, filepath.Join(l.dir, stableName))
 	}
 	if err == nil {
-		err = syncDir(l.dir)
+		err = SyncDir(l.dir)
 	}
 	return err
 }
