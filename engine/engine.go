@@ -20,11 +20,14 @@ type Engine interface {
 	Refs
 	Entries
 	Versions
+	Holders
+	Sessions
 	// Objects returns the data store of a repository. What is read from it is immutable and may be cached for ever. It also
 	// reads the bytes of pending entries, under the address SpillAddress gives.
 	Objects(ctx context.Context, repo graveler.RepositoryID) (object.Store, error)
-	// Watch yields an Event after each change, until ctx ends. A watcher that falls behind gets an Event with Lost set.
-	Watch(ctx context.Context) iter.Seq2[Event, error]
+	// Watch yields an Event for each change after the one with the index after, in order, until ctx ends; after 0 means from now
+	// on. A watcher that falls behind, or asks for events that are no longer kept, gets an Event with Lost set.
+	Watch(ctx context.Context, after uint64) iter.Seq2[Event, error]
 	// Sync makes all that returned so far survive a power cut.
 	Sync(ctx context.Context) error
 	Close() error
@@ -270,6 +273,7 @@ type Event struct {
 	// Unchanged tells, of HeadMoved, that the branch shows what it showed before, as after a commit of its staging.
 	Unchanged bool
 	Lost      bool   // events were dropped before this one: anything may have changed
+	Index     uint64 // of the change in the order of all changes, the same on every node of a cluster; a watch can go on after it
 	Origin    uint64 // who made the change, see WithOrigin; 0 if nobody said
 }
 

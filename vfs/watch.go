@@ -15,7 +15,7 @@ import (
 // Watch follows the engine's events until ctx ends, and keeps nodes and the kernel's caches true to what others change. No event
 // after its return is missed; call it before the tree is used.
 func (f *FS) Watch(ctx context.Context) {
-	events := f.eng.Watch(ctx)
+	events := f.eng.Watch(ctx, 0)
 	f.work.Go(func() { f.ahead.follow(ctx) })
 	go func() {
 		for ev, err := range events {

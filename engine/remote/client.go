@@ -242,8 +242,8 @@ func (c *Client) Check(ctx context.Context, r engine.CheckRequest) iter.Seq2[eng
 }
 
 // Watch is engine.Engine's.
-func (c *Client) Watch(ctx context.Context) iter.Seq2[engine.Event, error] {
-	return items[engine.Event](ctx, c, "Watch", none{})
+func (c *Client) Watch(ctx context.Context, after uint64) iter.Seq2[engine.Event, error] {
+	return items[engine.Event](ctx, c, "Watch", watchReq{after})
 }
 
 // Sync is engine.Engine's.

@@ -17,9 +17,10 @@ import (
 
 // The requests of methods with more than a context and a request struct.
 type (
-	none    struct{ X bool }
-	repoReq struct{ Repo graveler.RepositoryID }
-	refReq  struct {
+	none     struct{ X bool }
+	watchReq struct{ After uint64 }
+	repoReq  struct{ Repo graveler.RepositoryID }
+	refReq   struct {
 		Repo graveler.RepositoryID
 		Ref  graveler.Ref
 		Path string
@@ -173,7 +174,7 @@ func Register(m *http.ServeMux, e engine.Engine) {
 	stream(mux, "Check", func(ctx context.Context, r engine.CheckRequest) iter.Seq2[engine.Problem, error] {
 		return e.Check(ctx, r)
 	})
-	stream(mux, "Watch", func(ctx context.Context, _ none) iter.Seq2[engine.Event, error] { return e.Watch(ctx) })
+	stream(mux, "Watch", func(ctx context.Context, r watchReq) iter.Seq2[engine.Event, error] { return e.Watch(ctx, r.After) })
 	unary(mux, "Sync", func(ctx context.Context, _ none) (none, error) { return nothing(e.Sync(ctx)) })
 	registerObjects(mux, e)
 }
