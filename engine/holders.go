@@ -12,6 +12,8 @@ import (
 // to them itself. A machine that writes through an engine elsewhere holds the bytes of what it writes, until it has put them on the
 // object store: it is their holder, and the contents' ids begin with its name.
 type Holders interface {
+	// Named tells of contents which repository's entries name them. Those that nothing names are left out: they can go.
+	Named(ctx context.Context, contents []graveler.ContentID) (map[graveler.ContentID]graveler.RepositoryID, error)
 	// Settle names the objects that contents became, in every entry that is pending on them. The objects are on the object store
 	// durably. Contents that nothing names are passed over. A content is settled once; again changes nothing.
 	Settle(ctx context.Context, settled []Settled) error
@@ -24,17 +26,17 @@ type Holders interface {
 	Hold(ctx context.Context, holder HolderID, serve func(ctx context.Context, contents []graveler.ContentID) ([]Settled, error)) error
 }
 
-// HolderID names a machine, or rather a data directory on it, that holds bytes. It has neither a dot nor a slash nor NUL.
+// HolderID names a machine, or rather a data directory on it, that holds bytes. It is of lower-case letters and digits.
 type HolderID string
 
 // ContentOf is the content id that a holder gives to what it made under a name of its own.
 func (h HolderID) ContentOf(name string) graveler.ContentID {
-	return graveler.ContentID(string(h) + "." + name)
+	return graveler.ContentID(string(h) + "-" + name)
 }
 
 // HolderOf tells who holds a content: "" is the process that runs the engine.
 func HolderOf(id graveler.ContentID) HolderID {
-	h, _, ok := strings.Cut(string(id), ".")
+	h, _, ok := strings.Cut(string(id), "-")
 	if !ok {
 		return ""
 	}
