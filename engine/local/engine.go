@@ -2,7 +2,7 @@
 // object store, bytes that are not yet objects in spill files.
 //
 // The files: engine.go opens and closes; repos.go, refs.go, entries.go, move.go and versions.go are the contract's groups;
-// settle.go turns spilled bytes into objects; merge.go has merges, reverts and picks; maintain.go has imports, garbage and checks.
+// settle.go and holders.go turn spilled bytes into objects, those of this process and of other machines; merge.go has merges, reverts and picks; maintain.go has imports, garbage and checks.
 package local
 
 import (
@@ -18,6 +18,7 @@ import (
 
 	"github.com/lakefsfs/lakefsfs/engine"
 	"github.com/lakefsfs/lakefsfs/engine/internal/replica"
+	"github.com/lakefsfs/lakefsfs/engine/internal/settle"
 	"github.com/lakefsfs/lakefsfs/graveler"
 	"github.com/lakefsfs/lakefsfs/graveler/committed"
 	"github.com/lakefsfs/lakefsfs/object"
@@ -47,7 +48,9 @@ type Engine struct {
 	rep     *replica.Replica
 	spill   *spill.Store
 	events  hub
-	settler *settler
+	names   *names
+	settler *settle.Settler
+	holders holders
 
 	mu     sync.Mutex
 	spaces map[string]*space
@@ -70,6 +73,7 @@ type space struct {
 	url     string
 	objects object.Store
 	tables  *committed.Store
+	settle  settle.Store
 }
 
 var _ engine.Engine = (*Engine)(nil)
@@ -88,12 +92,14 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.settler = newSettler(e)
+	e.names = &names{e: e}
+	e.settler = settle.New(e.names, e.spill, e.log)
 	if err := e.recover(ctx); err != nil {
-		e.settler.close(ctx)
+		e.settler.Close(ctx)
 		return nil, errors.Join(err, e.rep.Close())
 	}
-	cfg.Spill.SetReady(e.settler.add)
+	e.settler.Start()
+	cfg.Spill.SetReady(e.settler.Add)
 	return e, nil
 }
 
@@ -131,13 +137,16 @@ func (e *Engine) recover(ctx context.Context) error {
 	for _, id := range ids {
 		if named[id] {
 			delete(named, id)
-			e.settler.add(id)
+			e.settler.Add(id)
 		} else {
 			// Made, but its entry was never acknowledged; or settled, and not yet removed.
 			e.spill.Drop(id)
 		}
 	}
 	for id := range named {
+		if engine.HolderOf(id) != "" {
+			continue
+		}
 		e.log.Error("the bytes of a staged file are missing from the spill directory; reads of it will fail", "content", id)
 	}
 	return nil
@@ -148,7 +157,7 @@ func (e *Engine) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	e.spill.SetReady(nil)
-	e.settler.close(ctx)
+	e.settler.Close(ctx)
 	e.events.close()
 	err := e.Sync(context.Background())
 	err = errors.Join(err, e.rep.Close())
@@ -178,7 +187,7 @@ func (e *Engine) space(ctx context.Context, url string) (*space, error) {
 	}
 	opt := e.cfg.Committed
 	opt.Tables = e.cfg.Tables(url)
-	s := &space{url: url, objects: st, tables: committed.New(st, opt)}
+	s := &space{url: url, objects: st, tables: committed.New(st, opt), settle: settle.Store{URL: url, Objects: st}}
 	e.spaces[url] = s
 	return s, nil
 }
@@ -203,9 +212,9 @@ func (e *Engine) Objects(ctx context.Context, repo graveler.RepositoryID) (objec
 		return nil, err
 	}
 	if l, ok := s.objects.(object.Local); ok {
-		return &localWithSpill{Local: l, spill: e.spill}, nil
+		return &localWithSpill{Local: l, e: e}, nil
 	}
-	return &withSpill{Store: s.objects, spill: e.spill}, nil
+	return &withSpill{Store: s.objects, e: e}, nil
 }
 
 func newToken() graveler.StagingToken { return graveler.StagingToken(xid.New().String()) }

@@ -172,9 +172,9 @@ func closeAll(cs []graveler.Cursor) {
 	}
 }
 
-// fill completes a pending entry from its spill file. False if the content was settled since the view was taken.
+// fill completes a pending entry from its spill file; one that is held elsewhere stays as it was staged. False if the content was settled since the view was taken.
 func (e *Engine) fill(en *graveler.Entry) bool {
-	if en.Pending == "" {
+	if en.Pending == "" || engine.HolderOf(en.Pending) != "" {
 		return true
 	}
 	info, err := e.spill.Stat(en.Pending)

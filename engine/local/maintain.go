@@ -235,7 +235,13 @@ func (e *Engine) markLayer(v *replica.View, t graveler.StagingToken, l *live) er
 			continue
 		}
 		if ch.Entry.Pending != "" {
-			// What it began as may be named by nothing else any more.
+			// What it began as may be named by nothing else any more. Who holds it elsewhere names that as the entry's address.
+			if engine.HolderOf(ch.Entry.Pending) != "" {
+				if ch.Entry.Address != "" {
+					l.entry(&graveler.Entry{Address: ch.Entry.Address, AddressType: ch.Entry.AddressType})
+				}
+				continue
+			}
 			base, ok, err := e.spill.BaseOf(ch.Entry.Pending)
 			if err != nil {
 				return err
@@ -328,6 +334,9 @@ func (c *checker) staging(ctx context.Context, v *replica.View) error {
 				return false
 			}
 			for _, p := range ps {
+				if engine.HolderOf(p.Content) != "" {
+					continue // its holder's
+				}
 				if _, serr := c.e.spill.Stat(p.Content); serr != nil {
 					if named, nerr := c.e.stillPending(p.Content); nerr != nil || !named {
 						continue

@@ -8,6 +8,7 @@ import (
 
 	"github.com/lakefsfs/lakefsfs/engine"
 	"github.com/lakefsfs/lakefsfs/engine/internal/replica"
+	"github.com/lakefsfs/lakefsfs/engine/internal/settle"
 	"github.com/lakefsfs/lakefsfs/graveler"
 )
 
@@ -49,7 +50,7 @@ func (e *Engine) begin(ctx context.Context, repo graveler.RepositoryID, id grave
 		o.sp, err = e.spaceOf(ctx, v, repo)
 	}
 	if err == nil {
-		_, o.keep, err = e.settleLayers(ctx, o.sp, b.Sealed)
+		_, o.keep, err = e.settleLayers(ctx, b.Sealed)
 	}
 	if err != nil {
 		v.Close()
@@ -60,7 +61,7 @@ func (e *Engine) begin(ctx context.Context, repo graveler.RepositoryID, id grave
 
 // finish adds the commit.
 func (e *Engine) finish(ctx context.Context, o *onto, repo graveler.RepositoryID, id graveler.BranchID, c graveler.Commit) (graveler.Commit, error) {
-	if err := syncObjects(ctx, o.sp.objects); err != nil {
+	if err := settle.SyncObjects(ctx, o.sp.objects); err != nil {
 		return graveler.Commit{}, err
 	}
 	return c, e.advance(ctx, replica.Advance{Repo: repo, Branch: id, Expect: o.head.ID, Commit: c, Merge: true, Drop: o.drop, Keep: o.keep})

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/lakefsfs/lakefsfs/engine"
+	"github.com/lakefsfs/lakefsfs/engine/internal/settle"
 	"github.com/lakefsfs/lakefsfs/graveler"
 	"github.com/lakefsfs/lakefsfs/graveler/committed"
 	"github.com/lakefsfs/lakefsfs/object"
@@ -185,13 +186,5 @@ func (e *Engine) DumpRefs(ctx context.Context, id graveler.RepositoryID) (gravel
 	if err != nil {
 		return m, err
 	}
-	return m, syncObjects(ctx, s.objects)
-}
-
-// syncObjects makes what was put durable where the store can't by itself.
-func syncObjects(ctx context.Context, st object.Store) error {
-	if l, ok := st.(object.Local); ok {
-		return l.Sync(ctx)
-	}
-	return nil
+	return m, settle.SyncObjects(ctx, s.objects)
 }

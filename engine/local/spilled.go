@@ -7,20 +7,19 @@ import (
 	"github.com/lakefsfs/lakefsfs/engine"
 	"github.com/lakefsfs/lakefsfs/graveler"
 	"github.com/lakefsfs/lakefsfs/object"
-	"github.com/lakefsfs/lakefsfs/spill"
 )
 
 // withSpill reads the bytes of pending entries too. Closing it closes nothing: the engine keeps the store.
 type withSpill struct {
 	object.Store
-	spill *spill.Store
+	e *Engine
 }
 
 func (s *withSpill) Close() error { return nil }
 
 func (s *withSpill) ReadAt(ctx context.Context, o object.Object, p []byte, off int64) (int, error) {
 	if id, ok := strings.CutPrefix(o.Address, engine.SpillScheme); ok {
-		return s.spill.ReadAt(ctx, graveler.ContentID(id), p, off)
+		return s.e.readPending(ctx, s.Store, graveler.ContentID(id), p, off)
 	}
 	return s.Store.ReadAt(ctx, o, p, off)
 }
@@ -28,14 +27,14 @@ func (s *withSpill) ReadAt(ctx context.Context, o object.Object, p []byte, off i
 // localWithSpill is withSpill over a store of local files.
 type localWithSpill struct {
 	object.Local
-	spill *spill.Store
+	e *Engine
 }
 
 func (s *localWithSpill) Close() error { return nil }
 
 func (s *localWithSpill) ReadAt(ctx context.Context, o object.Object, p []byte, off int64) (int, error) {
 	if id, ok := strings.CutPrefix(o.Address, engine.SpillScheme); ok {
-		return s.spill.ReadAt(ctx, graveler.ContentID(id), p, off)
+		return s.e.readPending(ctx, s.Local, graveler.ContentID(id), p, off)
 	}
 	return s.Local.ReadAt(ctx, o, p, off)
 }

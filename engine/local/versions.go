@@ -13,6 +13,7 @@ import (
 
 	"github.com/lakefsfs/lakefsfs/engine"
 	"github.com/lakefsfs/lakefsfs/engine/internal/replica"
+	"github.com/lakefsfs/lakefsfs/engine/internal/settle"
 	"github.com/lakefsfs/lakefsfs/graveler"
 	"github.com/lakefsfs/lakefsfs/graveler/committed"
 )
@@ -82,7 +83,7 @@ func (e *Engine) Commit(ctx context.Context, r engine.CommitRequest) (graveler.C
 	if err != nil {
 		return graveler.Commit{}, err
 	}
-	snaps, keep, err := e.settleLayers(ctx, sp, b.Sealed)
+	snaps, keep, err := e.settleLayers(ctx, b.Sealed)
 	if err != nil {
 		return graveler.Commit{}, err
 	}
@@ -110,7 +111,7 @@ func (e *Engine) Commit(ctx context.Context, r engine.CommitRequest) (graveler.C
 	if err != nil {
 		return graveler.Commit{}, err
 	}
-	if err := syncObjects(ctx, sp.objects); err != nil {
+	if err := settle.SyncObjects(ctx, sp.objects); err != nil {
 		return graveler.Commit{}, err
 	}
 	c := newCommit(committer(r.Committer), r.Message, r.Metadata, mr, head)
@@ -130,7 +131,7 @@ func (e *Engine) advance(ctx context.Context, a replica.Advance) error {
 // settledCursor shows files that are being written as the snapshots that were taken of them.
 type settledCursor struct {
 	graveler.Cursor
-	snaps map[graveler.ContentID]replica.Settled
+	snaps map[graveler.ContentID]engine.Settled
 }
 
 func (c *settledCursor) Change() (*graveler.Change, error) {
@@ -142,13 +143,7 @@ func (c *settledCursor) Change() (*graveler.Change, error) {
 	if !ok {
 		return nil, fmt.Errorf("%q is still being written: %w", ch.Path, graveler.Conflict)
 	}
-	en := &ch.Entry
-	en.Pending, en.Address, en.AddressType, en.Size, en.ETag = "", s.Address, s.AddressType, s.Size, s.ETag
-	if _, ok := en.Metadata[graveler.MetaMtime]; ok {
-		en.SetMtime(s.Modified)
-	} else {
-		en.Modified = s.Modified
-	}
+	settledEntry(&ch.Entry, &s)
 	return ch, nil
 }
 
@@ -343,6 +338,18 @@ func (e *Engine) same(ctx context.Context, a, b *graveler.Entry) (bool, error) {
 	x, y := *a, *b
 	for _, en := range []*graveler.Entry{&x, &y} {
 		if en.Pending == "" {
+			continue
+		}
+		if engine.HolderOf(en.Pending) != "" {
+			// What it is now is known when its holder has put it on the object store; if that can't be had, it is as changed as it was staged.
+			got, err := e.Secure(ctx, []graveler.ContentID{en.Pending})
+			if len(got) == 0 || errors.Is(err, graveler.Unavailable) {
+				return false, nil
+			}
+			if err != nil {
+				return false, err
+			}
+			settledEntry(en, &got[0])
 			continue
 		}
 		info, err := e.spill.Stat(en.Pending)

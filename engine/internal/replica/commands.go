@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/lakefsfs/lakefsfs/engine"
 	pb "github.com/lakefsfs/lakefsfs/engine/internal/replica/replicapb"
 	"github.com/lakefsfs/lakefsfs/graveler"
 	"github.com/lakefsfs/lakefsfs/graveler/committed"
@@ -174,19 +175,9 @@ func (r *Replica) AdvanceBranch(ctx context.Context, a Advance) (Result, error) 
 	return r.propose(ctx, &pb.Command{Op: &pb.Command_AdvanceBranch{AdvanceBranch: c}})
 }
 
-// Settled names the object that a pending content became.
-type Settled struct {
-	Content     graveler.ContentID
-	Address     string
-	AddressType graveler.AddressType
-	Size        int64
-	ETag        string
-	Modified    time.Time
-}
-
 // Settle names the objects that pending contents became. A Stage that still names one as pending gets the object too, until it
 // is among those to forget.
-func (r *Replica) Settle(ctx context.Context, ss []Settled, forget []graveler.ContentID) error {
+func (r *Replica) Settle(ctx context.Context, ss []engine.Settled, forget []graveler.ContentID) error {
 	c := &pb.Settle{}
 	for _, id := range forget {
 		c.Forget = append(c.Forget, string(id))

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lakefsfs/lakefsfs/engine"
 	"github.com/lakefsfs/lakefsfs/graveler"
 )
 
@@ -88,7 +89,7 @@ func TestStageSettleAdvance(t *testing.T) {
 		return res
 	}
 	must(r.Stage(t.Context(), "repo", "main", []graveler.Change{put("a", "1"), pending("b", "c1"), pending("open", "c2")}))
-	if err := r.Settle(t.Context(), []Settled{{Content: "c1", Address: "data/z", Size: 5, ETag: "e5", Modified: time.Unix(5, 0)}}, nil); err != nil {
+	if err := r.Settle(t.Context(), []engine.Settled{{Content: "c1", Address: "data/z", Size: 5, ETag: "e5", Modified: time.Unix(5, 0)}}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if got := staged(t, r, "t0"); got["b"] != "e5" || got["open"] != "pending c2" {

@@ -11,6 +11,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/lakefsfs/lakefsfs/engine"
 	pb "github.com/lakefsfs/lakefsfs/engine/internal/replica/replicapb"
 	"github.com/lakefsfs/lakefsfs/graveler"
 	"github.com/lakefsfs/lakefsfs/graveler/committed"
@@ -294,6 +295,15 @@ func (v view) PendingToken(id graveler.ContentID) (t graveler.StagingToken, foun
 		return false
 	})
 	return t, found, err
+}
+
+// SettledAs tells what a content became, if that was not long ago.
+func (v view) SettledAs(id graveler.ContentID) (engine.Settled, bool, error) {
+	var s pb.Settled
+	ok, err := v.message(key('z', string(id)), &s)
+	return engine.Settled{
+		Content: id, Address: s.Address, AddressType: graveler.AddressType(s.AddressType), Size: s.Size, ETag: s.Etag, Modified: time.Unix(0, s.Modified).UTC(),
+	}, ok, err
 }
 
 // IsPending reports whether some record names a content.

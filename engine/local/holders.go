@@ -1,0 +1,285 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/lakefsfs/lakefsfs/engine"
+	"github.com/lakefsfs/lakefsfs/graveler"
+	"github.com/lakefsfs/lakefsfs/object"
+)
+
+// holders are the machines that serve their contents now.
+type holders struct {
+	mu    sync.Mutex
+	at    map[engine.HolderID]*holding
+	moved chan struct{} // closed when one comes; nil if nobody waits
+}
+
+// holding is one Hold call.
+type holding struct {
+	serve func(ctx context.Context, contents []graveler.ContentID) ([]engine.Settled, error)
+	ctx   context.Context
+	end   context.CancelCauseFunc
+}
+
+const (
+	// holderWait is how long a holder is waited for that isn't connected: it may be on its way, from another node.
+	holderWait = 5 * time.Second
+	// holderTime is how long a holder may take to upload what it is asked for.
+	holderTime = 2 * time.Minute
+	// secureBatch is how many contents a holder is asked for at a time.
+	secureBatch = 1024
+)
+
+var errTakenOver = fmt.Errorf("another connection of the same holder took over: %w", graveler.Conflict)
+
+// Hold serves a holder's contents until ctx ends.
+func (e *Engine) Hold(ctx context.Context, holder engine.HolderID, serve func(ctx context.Context, contents []graveler.ContentID) ([]engine.Settled, error)) error {
+	if holder == "" {
+		return fmt.Errorf("a holder needs a name: %w", graveler.Invalid)
+	}
+	h := &holding{serve: serve}
+	h.ctx, h.end = context.WithCancelCause(ctx)
+	defer h.end(nil)
+	e.holders.mu.Lock()
+	if e.holders.at == nil {
+		e.holders.at = map[engine.HolderID]*holding{}
+	}
+	if old := e.holders.at[holder]; old != nil {
+		old.end(errTakenOver)
+	}
+	e.holders.at[holder] = h
+	if e.holders.moved != nil {
+		close(e.holders.moved)
+		e.holders.moved = nil
+	}
+	e.holders.mu.Unlock()
+	<-h.ctx.Done()
+	e.holders.mu.Lock()
+	if e.holders.at[holder] == h {
+		delete(e.holders.at, holder)
+	}
+	e.holders.mu.Unlock()
+	return context.Cause(h.ctx)
+}
+
+// holder waits for a holder that isn't connected.
+func (e *Engine) holder(ctx context.Context, id engine.HolderID) (*holding, error) {
+	timeout := time.NewTimer(holderWait)
+	defer timeout.Stop()
+	for {
+		e.holders.mu.Lock()
+		h := e.holders.at[id]
+		if h == nil && e.holders.moved == nil {
+			e.holders.moved = make(chan struct{})
+		}
+		moved := e.holders.moved
+		e.holders.mu.Unlock()
+		if h != nil {
+			return h, nil
+		}
+		select {
+		case <-moved:
+		case <-timeout.C:
+			return nil, fmt.Errorf("the machine %s, which holds the bytes of files that are not on the object store yet, isn't connected: %w", id, graveler.Unavailable)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// Named tells which contents some entry names.
+func (e *Engine) Named(ctx context.Context, contents []graveler.ContentID) (map[graveler.ContentID]graveler.RepositoryID, error) {
+	v, err := e.rep.View()
+	if err != nil {
+		return nil, err
+	}
+	defer v.Close()
+	return e.names.of(v, contents)
+}
+
+// Settle names the objects that contents became.
+func (e *Engine) Settle(ctx context.Context, settled []engine.Settled) error {
+	for i := range settled {
+		s := &settled[i]
+		if s.Content == "" || s.Address == "" || s.Size < 0 || s.Snapshot {
+			return fmt.Errorf("settle content %q: it needs an address and a size, and not to be a snapshot: %w", s.Content, graveler.Invalid)
+		}
+	}
+	if len(settled) == 0 {
+		return nil
+	}
+	return e.names.Settle(ctx, settled)
+}
+
+// Secure makes the bytes of contents objects.
+func (e *Engine) Secure(ctx context.Context, contents []graveler.ContentID) ([]engine.Settled, error) {
+	own, foreign := byHolder(contents)
+	var out []engine.Settled
+	if len(own) > 0 {
+		var err error
+		if out, err = e.settler.Secure(ctx, own); err != nil {
+			return nil, err
+		}
+	}
+	snaps := map[graveler.ContentID]engine.Settled{}
+	if err := e.secureForeign(ctx, foreign, snaps); err != nil {
+		return nil, err
+	}
+	have := make(map[graveler.ContentID]bool, len(contents))
+	for _, s := range out {
+		have[s.Content] = true
+	}
+	v, err := e.rep.View()
+	if err != nil {
+		return nil, err
+	}
+	defer v.Close()
+	for _, id := range contents {
+		if have[id] {
+			continue
+		}
+		have[id] = true
+		s, ok, err := v.SettledAs(id)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			s, ok = snaps[id]
+		}
+		if ok {
+			out = append(out, s)
+			continue
+		}
+		if named, err := v.IsPending(id); err != nil {
+			return nil, err
+		} else if named {
+			return nil, fmt.Errorf("content %s is named by a staged file, and its holder doesn't have it; remove or reset the file: %w", id, graveler.Corrupt)
+		}
+	}
+	return out, nil
+}
+
+// byHolder parts the contents of this process from those held elsewhere, which it sorts by holder.
+func byHolder(contents []graveler.ContentID) (own, foreign []graveler.ContentID) {
+	for _, id := range contents {
+		if engine.HolderOf(id) == "" {
+			own = append(own, id)
+		} else {
+			foreign = append(foreign, id)
+		}
+	}
+	slices.Sort(foreign)
+	return own, foreign
+}
+
+// secureForeign has the holders of contents, sorted, put them on the object store. Those that are being written are returned in snaps.
+func (e *Engine) secureForeign(ctx context.Context, contents []graveler.ContentID, snaps map[graveler.ContentID]engine.Settled) error {
+	if len(contents) == 0 {
+		return nil
+	}
+	// What was settled, or isn't named any more, need not be asked for.
+	v, err := e.rep.View()
+	if err != nil {
+		return err
+	}
+	var ask []graveler.ContentID
+	for _, id := range slices.Compact(contents) {
+		pending, perr := v.IsPending(id)
+		if pending {
+			ask = append(ask, id)
+		}
+		err = errors.Join(err, perr)
+	}
+	v.Close()
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex
+	g, gctx := errgroup.WithContext(ctx)
+	for len(ask) > 0 {
+		h := engine.HolderOf(ask[0])
+		n := 1
+		for n < len(ask) && n < secureBatch && engine.HolderOf(ask[n]) == h {
+			n++
+		}
+		batch := ask[:n]
+		ask = ask[n:]
+		g.Go(func() error {
+			got, err := e.ask(gctx, h, batch)
+			mu.Lock()
+			defer mu.Unlock()
+			for _, s := range got {
+				if s.Snapshot {
+					snaps[s.Content] = s
+				}
+			}
+			return err
+		})
+	}
+	return g.Wait()
+}
+
+// ask has one holder secure contents. A holder whose connection breaks meanwhile is waited for, and asked once more.
+func (e *Engine) ask(ctx context.Context, id engine.HolderID, contents []graveler.ContentID) (got []engine.Settled, err error) {
+	for try := 0; ; try++ {
+		var h *holding
+		if h, err = e.holder(ctx, id); err != nil {
+			return nil, err
+		}
+		sctx, cancel := context.WithTimeout(ctx, holderTime)
+		stop := context.AfterFunc(h.ctx, cancel)
+		got, err = h.serve(sctx, contents)
+		stop()
+		late := errors.Is(sctx.Err(), context.DeadlineExceeded)
+		cancel()
+		switch {
+		case err == nil:
+			return got, nil
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case h.ctx.Err() != nil && try < 3:
+			continue
+		case late || h.ctx.Err() != nil:
+			return nil, fmt.Errorf("the machine %s, which holds the bytes of %d files, doesn't put them on the object store in time (%v): %w", id, len(contents), err, graveler.Unavailable)
+		}
+		return nil, fmt.Errorf("the machine %s puts %d files on the object store: %w", id, len(contents), err)
+	}
+}
+
+// readPending reads the bytes of a pending entry.
+func (e *Engine) readPending(ctx context.Context, st object.Store, id graveler.ContentID, p []byte, off int64) (int, error) {
+	if engine.HolderOf(id) == "" {
+		return e.spill.ReadAt(ctx, id, p, off)
+	}
+	got, err := e.Secure(ctx, []graveler.ContentID{id})
+	if err != nil {
+		return 0, err
+	}
+	if len(got) == 0 {
+		return 0, fmt.Errorf("content %s: %w", id, graveler.NotFound)
+	}
+	o := object.Of(&graveler.Entry{Address: got[0].Address, AddressType: got[0].AddressType, Size: got[0].Size, ETag: got[0].ETag})
+	if off >= o.Size {
+		return 0, io.EOF
+	}
+	return st.ReadAt(ctx, o, p, off)
+}
+
+// settledEntry makes a pending entry name what its content became.
+func settledEntry(en *graveler.Entry, s *engine.Settled) {
+	en.Pending, en.Address, en.AddressType, en.Size, en.ETag = "", s.Address, s.AddressType, s.Size, s.ETag
+	if _, ok := en.Metadata[graveler.MetaMtime]; ok {
+		en.SetMtime(s.Modified)
+	} else {
+		en.Modified = s.Modified
+	}
+}
