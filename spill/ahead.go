@@ -35,7 +35,7 @@ func (m *made) touch() {
 func (s *Store) makeAhead() {
 	defer close(s.stopped)
 	for {
-		id := newID()
+		id := s.newID()
 		s.mu.Lock()
 		s.aheadIDs[id] = true
 		s.mu.Unlock()
@@ -49,7 +49,7 @@ func (s *Store) makeAhead() {
 	}
 }
 
-func newID() graveler.ContentID { return graveler.ContentID(xid.New().String()) }
+func (s *Store) newID() graveler.ContentID { return graveler.ContentID(s.opt.Prefix + xid.New().String()) }
 
 func (s *Store) make(id graveler.ContentID) *made {
 	f, err := os.OpenFile(s.path(id), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)

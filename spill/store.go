@@ -36,7 +36,9 @@ type Options struct {
 	MinFree uint64
 	// Ahead is how many empty files are made before Create asks for them, from the first Create on. If it isn't 0, files are removed
 	// in the background too, and Close must be called.
-	Ahead  int
+	Ahead int
+	// Prefix begins the ids of the contents that are made: who holds them, where they are named elsewhere.
+	Prefix string
 	Logger *slog.Logger
 	// OpenBase opens the object store of a base's namespace again after a restart.
 	OpenBase func(ctx context.Context, namespace string) (object.Store, error)
@@ -197,7 +199,7 @@ func (s *Store) Create() (*File, error) {
 	select {
 	case m = <-s.ahead:
 	default:
-		m = s.make(newID())
+		m = s.make(s.newID())
 	}
 	if m.err != nil {
 		s.mu.Lock()
@@ -313,6 +315,17 @@ func (s *Store) Drop(ids ...graveler.ContentID) {
 			c.dropped = true
 			s.release(c)
 		} else if validID(id) {
+			s.remove(id)
+		}
+	}
+}
+
+// DropIdle removes contents that no entry names any more, but for those that somebody has open: they may get a name yet.
+func (s *Store) DropIdle(ids ...graveler.ContentID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range ids {
+		if s.open[id] == nil && !s.aheadIDs[id] && validID(id) {
 			s.remove(id)
 		}
 	}

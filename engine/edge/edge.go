@@ -1,0 +1,226 @@
+// Package edge is the engine of a machine that keeps no metadata: it asks an engine elsewhere, and holds the bytes of what is written
+// here until they are objects. It is a holder as package engine has them: what it writes is staged under content ids that begin with
+// its name, and whoever wants the bytes meanwhile has it put them on the object store.
+//
+// The files: edge.go opens and closes; entries.go shows what is pending here and elsewhere; settle.go brings bytes to the object store.
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/lakefsfs/lakefsfs/engine"
+	"github.com/lakefsfs/lakefsfs/engine/internal/settle"
+	"github.com/lakefsfs/lakefsfs/graveler"
+	"github.com/lakefsfs/lakefsfs/object"
+	"github.com/lakefsfs/lakefsfs/spill"
+)
+
+// Config of an Engine.
+type Config struct {
+	Engine engine.Engine   // that keeps the metadata. It is closed with this one
+	Holder engine.HolderID // this machine's; the same for as long as Spill's directory lives
+	Spill  *spill.Store    // whose Prefix is the holder's
+	// Objects opens the object store of a storage namespace. With nil for a store, objects are read and written through Engine.
+	Objects func(ctx context.Context, namespace string) (object.Store, error)
+	Logger  *slog.Logger
+}
+
+// Engine implements engine.Engine.
+type Engine struct {
+	engine.Engine // all that is asked as it is
+	cfg           Config
+	spill         *spill.Store
+	log           *slog.Logger
+	settler       *settle.Settler
+	ctx           context.Context // ends when it closes
+	stop          context.CancelFunc
+	done          sync.WaitGroup
+
+	mu     sync.Mutex
+	stores map[graveler.RepositoryID]*settle.Store
+}
+
+var _ engine.Engine = (*Engine)(nil)
+
+// New makes an engine. What was not settled when it was last closed or killed is taken up again.
+func New(cfg Config) (*Engine, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	e := &Engine{Engine: cfg.Engine, cfg: cfg, spill: cfg.Spill, log: cfg.Logger, stores: map[graveler.RepositoryID]*settle.Store{}}
+	e.ctx, e.stop = context.WithCancel(context.Background())
+	e.settler = settle.New(names{e}, cfg.Spill, cfg.Logger)
+	ids, err := cfg.Spill.IDs()
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		e.settler.Add(id)
+	}
+	cfg.Spill.SetReady(e.settler.Add)
+	e.settler.Start()
+	e.done.Go(e.hold)
+	return e, nil
+}
+
+// hold serves what others want of this machine's bytes, again and again until the engine closes.
+func (e *Engine) hold() {
+	wait := time.Duration(0)
+	for {
+		began := time.Now()
+		err := e.Engine.Hold(e.ctx, e.cfg.Holder, e.settler.Secure)
+		if e.ctx.Err() != nil {
+			return
+		}
+		if time.Since(began) > 10*time.Second {
+			wait = 0
+		}
+		if errors.Is(err, graveler.Conflict) {
+			// Two daemons over one data directory can't be: the old connection of this one is meant, or a copied directory.
+			e.log.Warn("another connection serves this machine's files", "holder", e.cfg.Holder, "err", err)
+			wait = max(wait, time.Second)
+		}
+		select {
+		case <-e.ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		wait = min(max(2*wait, 50*time.Millisecond), time.Second)
+	}
+}
+
+// Close settles what it can in ten seconds, and closes. What is not settled stays in its spill file.
+func (e *Engine) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	e.spill.SetReady(nil)
+	stop := context.AfterFunc(ctx, e.stop) // what waits for an answer gives up then
+	e.settler.Close(ctx)
+	stop()
+	e.stop()
+	e.done.Wait()
+	err := e.Engine.Close()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, s := range e.stores {
+		err = errors.Join(err, s.Objects.Close())
+	}
+	return err
+}
+
+// store opens a repository's object store once.
+func (e *Engine) store(ctx context.Context, repo graveler.RepositoryID) (*settle.Store, error) {
+	e.mu.Lock()
+	s := e.stores[repo]
+	e.mu.Unlock()
+	if s != nil {
+		return s, nil
+	}
+	r, err := e.Engine.Repository(ctx, repo)
+	if err != nil {
+		return nil, err
+	}
+	st, err := e.cfg.Objects(context.WithoutCancel(ctx), r.StorageNamespace)
+	if err == nil && st == nil {
+		st, err = e.Engine.Objects(ctx, repo)
+	}
+	if err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if had := e.stores[repo]; had != nil {
+		return had, st.Close()
+	}
+	s = &settle.Store{URL: r.StorageNamespace, Objects: st}
+	e.stores[repo] = s
+	return s, nil
+}
+
+// DeleteRepository forgets a repository. Another may get its name, on another store.
+func (e *Engine) DeleteRepository(ctx context.Context, repo graveler.RepositoryID) error {
+	err := e.Engine.DeleteRepository(ctx, repo)
+	e.forget(repo)
+	return err
+}
+
+func (e *Engine) forget(repo graveler.RepositoryID) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.stores, repo) // who reads through it goes on
+}
+
+// Objects returns the data store of a repository, which also reads pending entries' bytes.
+func (e *Engine) Objects(ctx context.Context, repo graveler.RepositoryID) (object.Store, error) {
+	s, err := e.store(ctx, repo)
+	if err != nil {
+		return nil, err
+	}
+	if l, ok := s.Objects.(object.Local); ok {
+		return &local{Local: l, e: e}, nil
+	}
+	return &store{Store: s.Objects, e: e}, nil
+}
+
+// store reads the bytes of pending entries too. Closing it closes nothing: the engine keeps the store.
+type store struct {
+	object.Store
+	e *Engine
+}
+
+func (s *store) Close() error { return nil }
+
+func (s *store) ReadAt(ctx context.Context, o object.Object, p []byte, off int64) (int, error) {
+	if id, ok := strings.CutPrefix(o.Address, engine.SpillScheme); ok {
+		return s.e.readPending(ctx, s.Store, graveler.ContentID(id), p, off)
+	}
+	return s.Store.ReadAt(ctx, o, p, off)
+}
+
+// local is store over a store of local files.
+type local struct {
+	object.Local
+	e *Engine
+}
+
+func (s *local) Close() error { return nil }
+
+func (s *local) ReadAt(ctx context.Context, o object.Object, p []byte, off int64) (int, error) {
+	if id, ok := strings.CutPrefix(o.Address, engine.SpillScheme); ok {
+		return s.e.readPending(ctx, s.Local, graveler.ContentID(id), p, off)
+	}
+	return s.Local.ReadAt(ctx, o, p, off)
+}
+
+func (s *local) Path(o object.Object) string {
+	if strings.HasPrefix(o.Address, engine.SpillScheme) {
+		return ""
+	}
+	return s.Local.Path(o)
+}
+
+// readPending reads the bytes of a pending entry, held here or elsewhere.
+func (e *Engine) readPending(ctx context.Context, st object.Store, id graveler.ContentID, p []byte, off int64) (int, error) {
+	if engine.HolderOf(id) == e.cfg.Holder {
+		return e.spill.ReadAt(ctx, id, p, off)
+	}
+	got, err := e.Secure(ctx, []graveler.ContentID{id})
+	if err != nil {
+		return 0, err
+	}
+	if len(got) == 0 {
+		return 0, fmt.Errorf("content %s: %w", id, graveler.NotFound)
+	}
+	o := object.Of(&graveler.Entry{Address: got[0].Address, AddressType: got[0].AddressType, Size: got[0].Size, ETag: got[0].ETag})
+	if off >= o.Size {
+		return 0, io.EOF
+	}
+	return st.ReadAt(ctx, o, p, off)
+}
