@@ -2,7 +2,8 @@
 // here until they are objects. It is a holder as package engine has them: what it writes is staged under content ids that begin with
 // its name, and whoever wants the bytes meanwhile has it put them on the object store.
 //
-// The files: edge.go opens and closes; entries.go shows what is pending here and elsewhere; settle.go brings bytes to the object store.
+// The files: edge.go opens and closes; entries.go shows what is pending here and elsewhere, frozen.go what is in commits; settle.go
+// brings bytes to the object store.
 package edge
 
 import (
@@ -10,7 +11,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -18,6 +21,7 @@ import (
 	"github.com/lakefsfs/lakefsfs/engine"
 	"github.com/lakefsfs/lakefsfs/engine/internal/settle"
 	"github.com/lakefsfs/lakefsfs/graveler"
+	"github.com/lakefsfs/lakefsfs/graveler/committed"
 	"github.com/lakefsfs/lakefsfs/object"
 	"github.com/lakefsfs/lakefsfs/spill"
 )
@@ -27,9 +31,12 @@ type Config struct {
 	Engine engine.Engine   // that keeps the metadata. It is closed with this one
 	Holder engine.HolderID // this machine's; the same for as long as Spill's directory lives
 	Spill  *spill.Store    // whose Prefix is the holder's
-	// Objects opens the object store of a storage namespace. With nil for a store, objects are read and written through Engine.
-	Objects func(ctx context.Context, namespace string) (object.Store, error)
-	Logger  *slog.Logger
+	// Objects opens the object store of a storage namespace. through is that which reads and writes objects through Engine, for where
+	// this machine can't reach the namespace.
+	Objects func(ctx context.Context, namespace string, through object.Store) (object.Store, error)
+	// Tables is the cache of a namespace's ranges and metaranges; nil for none.
+	Tables func(namespace string) committed.TableCache
+	Logger *slog.Logger
 }
 
 // Engine implements engine.Engine.
@@ -43,8 +50,15 @@ type Engine struct {
 	stop          context.CancelFunc
 	done          sync.WaitGroup
 
-	mu     sync.Mutex
-	stores map[graveler.RepositoryID]*settle.Store
+	mu      sync.Mutex
+	spaces  map[graveler.RepositoryID]*space
+	commits map[commitKey]*frozen
+}
+
+// space is a repository's opened storage namespace.
+type space struct {
+	settle.Store
+	tables *committed.Store
 }
 
 var _ engine.Engine = (*Engine)(nil)
@@ -54,7 +68,10 @@ func New(cfg Config) (*Engine, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	e := &Engine{Engine: cfg.Engine, cfg: cfg, spill: cfg.Spill, log: cfg.Logger, stores: map[graveler.RepositoryID]*settle.Store{}}
+	if cfg.Tables == nil {
+		cfg.Tables = func(string) committed.TableCache { return nil }
+	}
+	e := &Engine{Engine: cfg.Engine, cfg: cfg, spill: cfg.Spill, log: cfg.Logger, spaces: map[graveler.RepositoryID]*space{}, commits: map[commitKey]*frozen{}}
 	e.ctx, e.stop = context.WithCancel(context.Background())
 	e.settler = settle.New(names{e}, cfg.Spill, cfg.Logger)
 	ids, err := cfg.Spill.IDs()
@@ -109,16 +126,16 @@ func (e *Engine) Close() error {
 	err := e.Engine.Close()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, s := range e.stores {
+	for _, s := range e.spaces {
 		err = errors.Join(err, s.Objects.Close())
 	}
 	return err
 }
 
-// store opens a repository's object store once.
-func (e *Engine) store(ctx context.Context, repo graveler.RepositoryID) (*settle.Store, error) {
+// space opens a repository's object store once.
+func (e *Engine) space(ctx context.Context, repo graveler.RepositoryID) (*space, error) {
 	e.mu.Lock()
-	s := e.stores[repo]
+	s := e.spaces[repo]
 	e.mu.Unlock()
 	if s != nil {
 		return s, nil
@@ -127,39 +144,59 @@ func (e *Engine) store(ctx context.Context, repo graveler.RepositoryID) (*settle
 	if err != nil {
 		return nil, err
 	}
-	st, err := e.cfg.Objects(context.WithoutCancel(ctx), r.StorageNamespace)
-	if err == nil && st == nil {
-		st, err = e.Engine.Objects(ctx, repo)
+	through, err := e.Engine.Objects(ctx, repo)
+	if err != nil {
+		return nil, err
 	}
+	st, err := e.cfg.Objects(context.WithoutCancel(ctx), r.StorageNamespace, through)
 	if err != nil {
 		return nil, err
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if had := e.stores[repo]; had != nil {
+	if had := e.spaces[repo]; had != nil {
 		return had, st.Close()
 	}
-	s = &settle.Store{URL: r.StorageNamespace, Objects: st}
-	e.stores[repo] = s
+	s = &space{Store: settle.Store{URL: r.StorageNamespace, Objects: st}, tables: committed.New(st, committed.Options{Tables: e.cfg.Tables(r.StorageNamespace)})}
+	e.spaces[repo] = s
 	return s, nil
 }
 
-// DeleteRepository forgets a repository. Another may get its name, on another store.
+// DeleteRepository forgets a repository. Another may get its name, on another store; who has this one's open goes on with it.
 func (e *Engine) DeleteRepository(ctx context.Context, repo graveler.RepositoryID) error {
 	err := e.Engine.DeleteRepository(ctx, repo)
 	e.forget(repo)
 	return err
 }
 
+// forget forgets what is known of a repository, of all if repo is "".
 func (e *Engine) forget(repo graveler.RepositoryID) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	delete(e.stores, repo) // who reads through it goes on
+	maps.DeleteFunc(e.spaces, func(r graveler.RepositoryID, _ *space) bool { return repo == "" || r == repo })
+	maps.DeleteFunc(e.commits, func(k commitKey, _ *frozen) bool { return repo == "" || k.repo == repo })
+}
+
+// Watch yields events. What is known of a repository that was made or deleted elsewhere is forgotten on the way.
+func (e *Engine) Watch(ctx context.Context, after uint64) iter.Seq2[engine.Event, error] {
+	events := e.Engine.Watch(ctx, after)
+	return func(yield func(engine.Event, error) bool) {
+		for ev, err := range events {
+			if err == nil && ev.Lost {
+				e.forget("")
+			} else if err == nil && ev.Type == engine.ReposChanged {
+				e.forget(ev.Repo)
+			}
+			if !yield(ev, err) {
+				return
+			}
+		}
+	}
 }
 
 // Objects returns the data store of a repository, which also reads pending entries' bytes.
 func (e *Engine) Objects(ctx context.Context, repo graveler.RepositoryID) (object.Store, error) {
-	s, err := e.store(ctx, repo)
+	s, err := e.space(ctx, repo)
 	if err != nil {
 		return nil, err
 	}

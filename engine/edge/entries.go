@@ -13,6 +13,11 @@ import (
 
 // Stat returns the entry at exactly a path.
 func (e *Engine) Stat(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, path string) (en graveler.Entry, err error) {
+	if f, err := e.frozen(ctx, repo, ref); err != nil {
+		return en, err
+	} else if f != nil {
+		return f.stat(ctx, repo, ref, path)
+	}
 	err = e.settled(func() (bool, error) {
 		if en, err = e.Engine.Stat(ctx, repo, ref, path); err != nil {
 			return false, err
@@ -24,6 +29,11 @@ func (e *Engine) Stat(ctx context.Context, repo graveler.RepositoryID, ref grave
 
 // Lookup tells what a path is.
 func (e *Engine) Lookup(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, path string) (f graveler.Found, err error) {
+	if fr, err := e.frozen(ctx, repo, ref); err != nil {
+		return f, err
+	} else if fr != nil {
+		return fr.lookup(ctx, path)
+	}
 	err = e.settled(func() (bool, error) {
 		if f, err = e.Engine.Lookup(ctx, repo, ref, path); err != nil {
 			return false, err
@@ -98,6 +108,13 @@ const listBatch = 256
 // List yields entries. What is held by a machine that doesn't answer is listed as it was staged.
 func (e *Engine) List(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, q engine.ListQuery) iter.Seq2[graveler.Listed, error] {
 	return func(yield func(graveler.Listed, error) bool) {
+		if f, err := e.frozen(ctx, repo, ref); err != nil {
+			yield(graveler.Listed{}, err)
+			return
+		} else if f != nil {
+			f.list(ctx, q)(yield)
+			return
+		}
 		var batch []graveler.Listed
 		held := false // the batch has entries that are pending elsewhere
 		flush := func() bool {

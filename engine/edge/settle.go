@@ -35,14 +35,14 @@ func (n names) Stores(ctx context.Context, ids []graveler.ContentID) (map[gravel
 			case repo == "":
 				continue // being moved; it is named elsewhere soon, or dropped
 			}
-			s, err := n.e.store(ctx, repo)
+			s, err := n.e.space(ctx, repo)
 			if errors.Is(err, graveler.NotFound) {
 				continue // the repository is gone, and its staging with it
 			}
 			if err != nil {
 				return nil, err
 			}
-			out[id] = s
+			out[id] = &s.Store
 		}
 	}
 	return out, nil

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/lakefsfs/lakefsfs/engine"
+	"github.com/lakefsfs/lakefsfs/engine/internal/look"
 	"github.com/lakefsfs/lakefsfs/engine/internal/replica"
 	"github.com/lakefsfs/lakefsfs/graveler"
 	"github.com/lakefsfs/lakefsfs/object"
@@ -261,7 +262,6 @@ func (e *Engine) Lookup(ctx context.Context, repo graveler.RepositoryID, ref gra
 
 // lookup finds what a path is. Each staged layer costs one iterator.
 func (w *version) lookup(ctx context.Context, path string, f *graveler.Found) error {
-	dir := path + "/"
 	var below []graveler.Cursor
 	defer func() { closeAll(below) }()
 	known := false
@@ -292,17 +292,7 @@ func (w *version) lookup(ctx context.Context, path string, f *graveler.Found) er
 	if len(below) == 0 {
 		return nil
 	}
-	c := graveler.Overlay(below...)
-	for ok := c.SeekGE(dir); ok && !f.HasPrefix && strings.HasPrefix(c.Path(), dir); ok = c.Next() {
-		ch, err := c.Change()
-		if err != nil {
-			return err
-		}
-		if f.HasPrefix = !ch.Remove; f.HasPrefix && ch.Path == dir {
-			f.HasMarker, f.Marker = true, ch.Entry
-		}
-	}
-	return c.Err()
+	return look.Below(graveler.Overlay(below...), path, f)
 }
 
 // List yields entries.
@@ -315,9 +305,6 @@ func (e *Engine) List(ctx context.Context, repo graveler.RepositoryID, ref grave
 }
 
 func (e *Engine) list(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, q engine.ListQuery, yield func(graveler.Listed, error) bool) error {
-	if q.Delimiter != "" && q.Delimiter != "/" {
-		return fmt.Errorf("delimiter %q: only / is known: %w", q.Delimiter, graveler.Invalid)
-	}
 	v, err := e.rep.View()
 	if err != nil {
 		return err
@@ -332,66 +319,19 @@ func (e *Engine) list(ctx context.Context, repo graveler.RepositoryID, ref grave
 		return err
 	}
 	defer c.Close()
-	start := q.Prefix
-	if q.After >= q.Prefix && q.After != "" {
-		start = q.After + "\x00"
-		if q.Delimiter != "" && len(q.After) > len(q.Prefix) && strings.HasSuffix(q.After, "/") {
-			start = beyond(q.After)
-		}
-	}
-	n := 0
-	for ok := c.SeekGE(start); ok; {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		path := c.Path()
-		if !strings.HasPrefix(path, q.Prefix) {
-			break
-		}
-		if path == q.Prefix && q.Delimiter != "" {
-			ok = c.Next()
-			continue
-		}
-		l := graveler.Listed{Path: path}
-		if q.Delimiter != "" {
-			if i := strings.Index(path[len(q.Prefix):], "/"); i >= 0 {
-				l.Path, l.Prefix = path[:len(q.Prefix)+i+1], true
+	return look.List(ctx, c, q, func(l graveler.Listed) (counts, more bool) {
+		if !e.fill(&l.Entry) {
+			en, err := e.Stat(ctx, repo, ref, l.Path)
+			switch {
+			case errors.Is(err, graveler.NotFound) && !l.Prefix:
+				return false, true // removed since the view was taken
+			case err == nil:
+				l.Entry = en
 			}
 		}
-		if !l.Prefix || l.Path == path {
-			ch, err := c.Change()
-			if err != nil {
-				return err
-			}
-			l.Entry, l.HasMarker = ch.Entry, l.Prefix
-			if !e.fill(&l.Entry) {
-				en, err := e.Stat(ctx, repo, ref, path)
-				switch {
-				case errors.Is(err, graveler.NotFound) && !l.Prefix:
-					ok = c.Next() // removed since the view was taken
-					continue
-				case err == nil:
-					l.Entry = en
-				}
-			}
-		}
-		if !yield(l, nil) {
-			return nil
-		}
-		if n++; q.Limit > 0 && n == q.Limit {
-			return nil
-		}
-		if l.Prefix {
-			ok = c.SeekGE(beyond(l.Path))
-		} else {
-			ok = c.Next()
-		}
-	}
-	return c.Err()
+		return true, yield(l, nil)
+	})
 }
-
-// beyond is the first path after all that start with prefix, which ends in "/".
-func beyond(prefix string) string { return prefix[:len(prefix)-1] + "0" }
 
 // Stage applies changes to a branch's staging.
 func (e *Engine) Stage(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, changes []graveler.Change) error {
