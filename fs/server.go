@@ -16,6 +16,7 @@ import (
 const (
 	stillTimeout  = 24 * time.Hour // of what can never change
 	normalTimeout = time.Hour
+	briefTimeout  = time.Second // of what other machines may change
 )
 
 // server answers the kernel's requests from a vfs.FS.
@@ -140,6 +141,8 @@ func attrTimeout(a *vfs.Attr) time.Duration {
 		return 0
 	case a.Still:
 		return stillTimeout
+	case a.Brief:
+		return briefTimeout
 	}
 	return normalTimeout
 }
@@ -154,6 +157,8 @@ func (s *server) fillEntry(out *fuse.EntryOut, id vfs.NodeID, a *vfs.Attr) {
 		out.SetEntryTimeout(0)
 	case a.Still:
 		out.SetEntryTimeout(stillTimeout)
+	case a.Brief:
+		out.SetEntryTimeout(briefTimeout)
 	default:
 		out.SetEntryTimeout(normalTimeout)
 	}
@@ -167,9 +172,14 @@ func (s *server) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, o
 	defer end()
 	id, a, err := s.fs.Lookup(ctx, vfs.NodeID(h.NodeId), name)
 	if err != nil {
-		if errnoOf(err) == syscall.ENOENT && s.fs.KeepsAbsent(vfs.NodeID(h.NodeId)) {
-			out.SetEntryTimeout(normalTimeout) // a negative entry
-			return fuse.OK
+		if errnoOf(err) == syscall.ENOENT {
+			if keeps, briefly := s.fs.KeepsAbsent(vfs.NodeID(h.NodeId)); keeps {
+				out.SetEntryTimeout(normalTimeout) // a negative entry
+				if briefly {
+					out.SetEntryTimeout(briefTimeout)
+				}
+				return fuse.OK
+			}
 		}
 		return s.status("lookup", err)
 	}

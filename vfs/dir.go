@@ -51,7 +51,7 @@ func (f *FS) Opendir(ctx context.Context, id NodeID) (h Handle, keep bool, err e
 	if !n.isDir() {
 		return 0, false, graveler.NotDir
 	}
-	keep = n.kind == kindDir && !f.shared(n.v) && !n.v.moves
+	keep = n.kind == kindDir && !f.shared(n.v) && !f.distant(n.v) && !n.v.moves
 	return f.addHandle(&dir{n: n, cur: -1}), keep, nil
 }
 

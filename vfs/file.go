@@ -101,6 +101,7 @@ func (f *FS) Open(ctx context.Context, c Caller, id NodeID, flags int) (Opened, 
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	fl := &file{n: n, write: write, append: flags&syscall.O_APPEND != 0, slow: flags&syscall.O_TRUNC != 0 && f.slow(c)}
+	f.doubt(n)
 	for try := 0; ; try++ {
 		if err := f.refresh(ctx, n); err != nil {
 			return Opened{}, err

@@ -66,6 +66,9 @@ type Config struct {
 	Control Control
 	Locks   *Locks         // shared by all FS over one engine
 	Place   graveler.Place // the root: everything, a repository, or a ref
+	// Elsewhere tells that the engine is on another machine, and others change branches through it. They are asked for at each look and
+	// open then, and what the kernel keeps of them is kept Briefly, although their changes are told of too.
+	Elsewhere bool
 	// ReadOnly refuses all changes.
 	ReadOnly    bool
 	SyncOnClose bool
@@ -161,6 +164,7 @@ type Attr struct {
 	Mtime   time.Time
 	Ctime   time.Time
 	Still   bool // nothing can ever change it
+	Brief   bool // others may change it that can't be waited for: it holds for a second
 	Writing bool // somebody else may be changing it now: it holds for no time at all
 	Moves   bool // the name may come to mean another node without an event, as @main~1 does
 }

@@ -72,6 +72,9 @@ func (f *FS) lookup(ctx context.Context, p *node, name string) (*node, error) {
 // known returns the node of a name that is in memory and can be trusted: of a version that never changes, or one that is kept
 // up to date by events.
 func (f *FS) known(p *node, name string) *node {
+	if f.distant(p.v) {
+		return nil
+	}
 	f.mu.Lock()
 	n := p.children[name]
 	if n == nil {
@@ -93,6 +96,16 @@ func (f *FS) known(p *node, name string) *node {
 		return nil
 	}
 	return n
+}
+
+// distant reports whether other machines may change a version.
+func (f *FS) distant(v *version) bool { return f.cfg.Elsewhere && v != nil && v.writable }
+
+// doubt has the entry of a file that other machines may change asked for again, unless it is being written here. Hold n.mu.
+func (f *FS) doubt(n *node) {
+	if f.distant(n.v) && n.content == nil {
+		n.valid = false
+	}
 }
 
 // take makes or refreshes the node of what was found at a name and path, when told was the count of changes by others.
@@ -249,6 +262,7 @@ func (f *FS) attr(ctx context.Context, n *node) (Attr, error) {
 	defer f.moving.RUnlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	f.doubt(n)
 	return f.attrLocked(ctx, n)
 }
 
@@ -270,6 +284,7 @@ func (f *FS) entryAttr(n *node) (Attr, error) {
 	e := &n.entry
 	a := Attr{Ino: n.ino, Nlink: 1, UID: f.cfg.UID, GID: f.cfg.GID, Still: !n.v.writable, Mtime: e.Mtime()}
 	a.Writing = n.stale.Load() || f.shared(n.v)
+	a.Brief = f.distant(n.v)
 	a.Moves = n.v.moves && n.parent != nil && n.parent.kind == kindRepo
 	known := n.hasPerm
 	if known {
@@ -377,8 +392,12 @@ func (f *FS) Readlink(ctx context.Context, id NodeID) (string, error) {
 	return "", graveler.Invalid
 }
 
-// KeepsAbsent reports whether the kernel may keep that a name isn't in a directory: it is told when one comes.
-func (f *FS) KeepsAbsent(id NodeID) bool {
+// KeepsAbsent reports whether the kernel may keep that a name isn't in a directory, as it is told when one comes; briefly if other
+// machines may make one.
+func (f *FS) KeepsAbsent(id NodeID) (keeps, briefly bool) {
 	n, err := f.node(id)
-	return err == nil && n.kind == kindDir && !f.shared(n.v)
+	if err != nil || n.kind != kindDir || f.shared(n.v) {
+		return false, false
+	}
+	return true, f.distant(n.v)
 }
