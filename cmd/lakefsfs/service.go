@@ -246,25 +246,6 @@ func (a *app) fsckCmd() *cobra.Command {
 	return c
 }
 
-func (a *app) clusterCmd() *cobra.Command {
-	status := cmd("status", "how the metadata stands", between(0, 0), func(ctx context.Context, _ []string) error {
-		c, err := a.client()
-		if err != nil {
-			return err
-		}
-		s, err := c.State(ctx)
-		if err != nil {
-			return err
-		}
-		if a.json {
-			return a.printJSON(s)
-		}
-		fmt.Fprintf(a.out, "data      %s\npid       %d\nvoter     %s (%s), the only one: metadata is on this machine alone\nterm      %s\napplied   %d of %d\n", s.Data, s.PID, s.Replica.Node, s.Replica.State, s.Replica.Term, s.Replica.Applied, s.Replica.LastLog)
-		return nil
-	})
-	return group("cluster", "the metadata's replicas", status)
-}
-
 func (a *app) versionCmd() *cobra.Command {
 	return cmd("version", "the version", between(0, 0), func(context.Context, []string) error {
 		if a.json {
