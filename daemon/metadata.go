@@ -1,0 +1,185 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/lakefsfs/lakefsfs/cache"
+	"github.com/lakefsfs/lakefsfs/engine"
+	"github.com/lakefsfs/lakefsfs/engine/edge"
+	"github.com/lakefsfs/lakefsfs/engine/local"
+	"github.com/lakefsfs/lakefsfs/engine/remote"
+	"github.com/lakefsfs/lakefsfs/graveler"
+	"github.com/lakefsfs/lakefsfs/graveler/committed"
+	"github.com/lakefsfs/lakefsfs/object"
+	"github.com/lakefsfs/lakefsfs/spill"
+)
+
+// Where the metadata is decides what the mounts and the command line of this machine ask:
+//
+//	alone            the local engine
+//	a node           an edge before a client of all nodes: this node leads only sometimes
+//	a client         an edge before a client of the servers that engine.address names
+type metadata struct {
+	own   *local.Engine // that this daemon keeps; nil for a client
+	front engine.Engine // that is asked
+	spill *spill.Store  // where front's pending bytes are
+	far   bool          // others change branches through other machines
+	close []func() error
+}
+
+// opener opens the object store of a namespace.
+type opener func(ctx context.Context, namespace string) (object.Store, error)
+
+func (d *Daemon) openMetadata(ctx context.Context, objects opener) error {
+	if d.cfg.Engine.Address == "" {
+		if err := d.openOwn(ctx, objects); err != nil {
+			return err
+		}
+	}
+	if d.cfg.Engine.Address == "" && d.cfg.Cluster.Listen == "" {
+		d.meta.front = d.meta.own
+		return nil
+	}
+	return d.openEdge(objects)
+}
+
+// openOwn opens the metadata that this daemon keeps.
+func (d *Daemon) openOwn(ctx context.Context, objects opener) (err error) {
+	cfg := &d.cfg
+	m := &d.meta
+	m.spill, err = spill.Open(filepath.Join(cfg.Data, "spill"), spill.Options{Ahead: 16, Logger: d.log, OpenBase: objects})
+	if err != nil {
+		return err
+	}
+	m.close = append(m.close, closes(m.spill))
+	namespace := cfg.Namespace
+	if namespace == "" {
+		namespace = "file://" + filepath.Join(cfg.Data, "objects")
+	}
+	c := local.Config{
+		OnFull: d.ballast.drop,
+		Dir:    filepath.Join(cfg.Data, "meta"), Objects: objects, Spill: m.spill, DefaultNamespace: namespace, SyncEvery: cfg.Sync.Every, Logger: d.log,
+		Tables: func(ns string) committed.TableCache { return d.cache.Tables(ns) },
+	}
+	if cfg.Cluster.Listen != "" {
+		c.Cluster = d.clusterConfig()
+	}
+	if m.own, err = local.Open(ctx, c); err != nil {
+		return err
+	}
+	m.close = append(m.close, m.own.Close)
+	if cfg.Cluster.Listen == "" {
+		return nil
+	}
+	return bootstrapped(cfg.Data)
+}
+
+// clusterConfig is this node's part of a cluster.
+func (d *Daemon) clusterConfig() *local.ClusterConfig {
+	cfg := &d.cfg.Cluster
+	c := &local.ClusterConfig{
+		Listen: cfg.Listen, Advertise: cfg.Advertise, Serve: d.cfg.Serve.address(), Version: Version,
+		Bootstrap: cfg.Bootstrap || mayBootstrap(d.cfg.Data), Heartbeat: cfg.Heartbeat, RemoveDead: cfg.RemoveDead,
+		Insecure: d.cfg.TLS.Insecure,
+	}
+	if d.cfg.TLS.Cert != "" {
+		c.TLS = &local.TLSFiles{Cert: d.cfg.TLS.Cert, Key: d.cfg.TLS.Key, CA: d.cfg.TLS.CA}
+	}
+	return c
+}
+
+// openEdge opens what holds the bytes of this machine's mounts, and asks the servers.
+func (d *Daemon) openEdge(objects opener) error {
+	m := &d.meta
+	addr := d.cfg.Engine.Address
+	if addr == "" {
+		addr = d.cfg.Serve.address() // and those that it tells of
+	}
+	name, lock, err := holder(d.cfg.Data)
+	if err != nil {
+		return err
+	}
+	m.close = append(m.close, lock.Close)
+	client, err := remote.Dial(addr, d.cfg.dialOptions())
+	if err != nil {
+		return err
+	}
+	held, err := spill.Open(filepath.Join(d.cfg.Data, "held"), spill.Options{Ahead: 16, Prefix: string(name) + "-", Logger: d.log, OpenBase: objects})
+	if err != nil {
+		client.Close()
+		return err
+	}
+	m.close = append(m.close, closes(held))
+	e, err := edge.New(edge.Config{
+		Engine: client, Holder: name, Spill: held, Objects: d.reach(objects), Logger: d.log,
+		Tables: func(ns string) committed.TableCache { return d.cache.Tables(ns) },
+	})
+	if err != nil {
+		client.Close()
+		return err
+	}
+	m.close = append(m.close, e.Close)
+	m.front, m.spill, m.far = e, held, true
+	return nil
+}
+
+func closes(s *spill.Store) func() error {
+	return func() error { s.Close(); return nil }
+}
+
+// reach opens a namespace from a machine without metadata, as engine.objects says.
+func (d *Daemon) reach(objects opener) func(ctx context.Context, ns string, through object.Store) (object.Store, error) {
+	return func(ctx context.Context, ns string, through object.Store) (object.Store, error) {
+		direct := d.cfg.Engine.Objects == "direct"
+		if d.cfg.Engine.Objects == "auto" {
+			direct = !strings.HasPrefix(ns, "file://") && !strings.HasPrefix(ns, "mem://") || d.meta.own != nil
+		}
+		if direct {
+			return objects(ctx, ns)
+		}
+		return cache.New(through, d.cache), nil
+	}
+}
+
+// join has a member of the cluster add this node, until it is one or ctx ends.
+func (d *Daemon) join(ctx context.Context) {
+	at := d.cfg.Cluster.Join
+	client, err := remote.Dial(at, d.cfg.dialOptions())
+	if err != nil {
+		d.log.Error("join the cluster", "at", at, "err", err)
+		return
+	}
+	defer client.Close()
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+		self := d.meta.own.Self()
+		if members, err := d.meta.own.Members(ctx); err == nil {
+			for _, m := range members {
+				if m.Self && len(members) > 1 {
+					d.log.Info("this node is a member of the cluster", "node", self.ID)
+					return
+				}
+			}
+		}
+		if err = client.AddMember(ctx, self); err == nil {
+			continue
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		level := d.log.Warn
+		if errors.Is(err, graveler.Invalid) || errors.Is(err, graveler.Denied) || errors.Is(err, graveler.Conflict) {
+			level = d.log.Error
+		}
+		level("this node asks to join the cluster", "at", at, "err", fmt.Sprint(err))
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
