@@ -320,7 +320,20 @@ func (s *Store) Drop(ids ...graveler.ContentID) {
 	}
 }
 
-// DropIdle removes contents that no entry names any more, but for those that somebody has open: they may get a name yet.
+// Idle tells which contents nobody has open.
+func (s *Store) Idle(ids []graveler.ContentID) map[graveler.ContentID]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	idle := make(map[graveler.ContentID]bool, len(ids))
+	for _, id := range ids {
+		if s.open[id] == nil && !s.aheadIDs[id] {
+			idle[id] = true
+		}
+	}
+	return idle
+}
+
+// DropIdle removes contents that no entry names any more, but for those that somebody has open.
 func (s *Store) DropIdle(ids ...graveler.ContentID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

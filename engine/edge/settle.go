@@ -22,6 +22,9 @@ func (n names) Stores(ctx context.Context, ids []graveler.ContentID) (map[gravel
 	for len(ids) > 0 {
 		batch := ids[:min(len(ids), namedBatch)]
 		ids = ids[len(batch):]
+		// Only a content that somebody has open can get a name that it doesn't have: one that nobody had open when the question was asked
+		// has none for good.
+		idle := n.e.spill.Idle(batch)
 		repos, err := n.e.Named(ctx, batch)
 		if err != nil {
 			return nil, err
@@ -29,8 +32,10 @@ func (n names) Stores(ctx context.Context, ids []graveler.ContentID) (map[gravel
 		for _, id := range batch {
 			repo, ok := repos[id]
 			switch {
-			case !ok:
+			case !ok && idle[id]:
 				n.e.spill.DropIdle(id)
+				continue
+			case !ok:
 				continue
 			case repo == "":
 				continue // being moved; it is named elsewhere soon, or dropped
