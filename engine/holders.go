@@ -15,11 +15,13 @@ type Holders interface {
 	// Named tells of contents which repository's entries name them. Those that nothing names are left out: they can go.
 	Named(ctx context.Context, contents []graveler.ContentID) (map[graveler.ContentID]graveler.RepositoryID, error)
 	// Settle names the objects that contents became, in every entry that is pending on them. The objects are on the object store
-	// durably. Contents that nothing names are passed over. A content is settled once; again changes nothing.
+	// durably. Contents that nothing names are passed over. A content is settled once; again changes nothing. Of a Snapshot it is
+	// remembered that these were the bytes: that is what there is of the content while its holder is away.
 	Settle(ctx context.Context, settled []Settled) error
 	// Secure sees to it that the bytes of contents are objects, and tells which: it has their holders put them on the object store
 	// now. Those that nobody writes to are settled with it; of one that is being written a snapshot is taken, and its entries stay
-	// pending. Contents that no entry names are left out. Unavailable, which names the holder, if it is not there or doesn't answer.
+	// pending. Contents that no entry names are left out. If the holder is not there or doesn't answer, the snapshot that it had
+	// remembered last is what counts, and Unavailable, which names the holder, is returned if there is none.
 	Secure(ctx context.Context, contents []graveler.ContentID) ([]Settled, error)
 	// Hold serves, as a holder, what Secure asks for, until ctx ends or the connection does, and returns why. One holder is served by
 	// one call: a later one takes over. serve settles (with Settle) or takes snapshots, and leaves out contents that it doesn't have.

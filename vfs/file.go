@@ -454,7 +454,11 @@ func (f *FS) Fsync(ctx context.Context, h Handle) error {
 	// At the same time, so that the disk has to be waited for once.
 	named := make(chan error, 1)
 	go func() { named <- f.eng.Sync(ctx) }()
-	return errors.Join(content.Sync(), <-named)
+	err = errors.Join(content.Sync(), <-named)
+	if err == nil && f.cfg.Keep != nil {
+		err = f.cfg.Keep(ctx, content.ID())
+	}
+	return err
 }
 
 // Release closes a handle.

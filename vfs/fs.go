@@ -72,6 +72,9 @@ type Config struct {
 	// ReadOnly refuses all changes.
 	ReadOnly    bool
 	SyncOnClose bool
+	// Keep makes a pending content's bytes survive the loss of this machine, as what fsync acknowledges must where the engine is
+	// elsewhere; nil where the disk is enough.
+	Keep func(ctx context.Context, id graveler.ContentID) error
 	// ReadAhead bounds, in bytes, the small files that are fetched ahead of who reads a directory's files in order; 0 is none.
 	ReadAhead int64
 	UID, GID  uint32 // owner of what has none recorded

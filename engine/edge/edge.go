@@ -50,6 +50,8 @@ type Engine struct {
 	stop          context.CancelFunc
 	done          sync.WaitGroup
 
+	keeping [64]sync.Mutex // see Keep
+
 	mu      sync.Mutex
 	spaces  map[graveler.RepositoryID]*space
 	commits map[commitKey]*frozen

@@ -215,6 +215,52 @@ func TestMachineThatIsAway(t *testing.T) {
 	}
 }
 
+// What fsync acknowledged is there without the machine that wrote it, and what the machine wrote since comes with it.
+func TestKeptBytesSurviveTheMachine(t *testing.T) {
+	t.Parallel()
+	meta := metadata(t)
+	dir := t.TempDir()
+	a := start(t, meta, dir, "a")
+	b := start(t, meta, t.TempDir(), "b")
+	open := a.create(t, "x", "synced")
+	for range 3 {
+		if err := a.Keep(t.Context(), open.ID()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, open, " and not", 6)
+	never := a.create(t, "never synced", "n")
+	a.Close()
+	if got := b.read(t, "main", "x"); got != "synced" {
+		t.Errorf("without the machine %q is read", got)
+	}
+	if _, err := meta.CollectGarbage(t.Context(), engine.GCRequest{Repo: "repo", Grace: time.Nanosecond}); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.read(t, "main", "x"); got != "synced" {
+		t.Errorf("after a garbage collection %q is read", got)
+	}
+	if _, err := b.Commit(t.Context(), engine.CommitRequest{Repo: "repo", Branch: "main", Message: "m"}); !errors.Is(err, graveler.Unavailable) {
+		t.Errorf("a commit of a file that was never synced, without its machine: %v", err)
+	}
+	if err := b.Reset(t.Context(), "repo", "main", "never synced"); err != nil {
+		t.Fatal(err)
+	}
+	c, err := b.Commit(t.Context(), engine.CommitRequest{Repo: "repo", Branch: "main", Message: "m"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := b.read(t, graveler.Ref(c.ID), "x"); got != "synced" {
+		t.Errorf("without the machine %q is committed", got)
+	}
+	open.Close()
+	never.Close()
+	back := start(t, meta, dir, "a")
+	if got := back.read(t, "main", "x") + "|" + b.read(t, "main", "x"); got != "synced and not|synced and not" {
+		t.Errorf("after the machine's return %q is read", got)
+	}
+}
+
 func TestWhatNothingNamesGoes(t *testing.T) {
 	t.Parallel()
 	meta := metadata(t)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"iter"
 	"slices"
 
@@ -100,6 +101,24 @@ func become(en *graveler.Entry, s *engine.Settled) {
 	} else {
 		en.Modified = s.Modified
 	}
+}
+
+var keepSeed = maphash.MakeSeed()
+
+// Keep makes the bytes of a content that is held here, as they are now, survive the loss of this machine.
+func (e *Engine) Keep(ctx context.Context, id graveler.ContentID) error {
+	if engine.HolderOf(id) != e.cfg.Holder {
+		return nil
+	}
+	// One at a time, or an older snapshot could be remembered last.
+	mu := &e.keeping[maphash.Comparable(keepSeed, id)%uint64(len(e.keeping))]
+	mu.Lock()
+	defer mu.Unlock()
+	got, err := e.settler.Secure(ctx, []graveler.ContentID{id})
+	if err != nil || len(got) == 0 || !got[0].Snapshot {
+		return err
+	}
+	return e.Engine.Settle(ctx, got)
 }
 
 // listBatch is how many entries of a listing are filled together.

@@ -110,8 +110,8 @@ func (e *Engine) Named(ctx context.Context, contents []graveler.ContentID) (map[
 func (e *Engine) Settle(ctx context.Context, settled []engine.Settled) error {
 	for i := range settled {
 		s := &settled[i]
-		if s.Content == "" || s.Address == "" || s.Size < 0 || s.Snapshot {
-			return fmt.Errorf("settle content %q: it needs an address and a size, and not to be a snapshot: %w", s.Content, graveler.Invalid)
+		if s.Content == "" || s.Address == "" || s.Size < 0 {
+			return fmt.Errorf("settle content %q: it needs an address and a size: %w", s.Content, graveler.Invalid)
 		}
 	}
 	if len(settled) == 0 {
@@ -215,6 +215,9 @@ func (e *Engine) secureForeign(ctx context.Context, contents []graveler.ContentI
 		ask = ask[n:]
 		g.Go(func() error {
 			got, err := e.ask(gctx, h, batch)
+			if errors.Is(err, graveler.Unavailable) {
+				got, err = e.backups(batch, err)
+			}
 			mu.Lock()
 			defer mu.Unlock()
 			for _, s := range got {
@@ -226,6 +229,32 @@ func (e *Engine) secureForeign(ctx context.Context, contents []graveler.ContentI
 		})
 	}
 	return g.Wait()
+}
+
+// backups are the last snapshots of contents whose holder is away. If one has none there are none, and why is the error.
+func (e *Engine) backups(contents []graveler.ContentID, why error) ([]engine.Settled, error) {
+	v, err := e.rep.View()
+	if err != nil {
+		return nil, err
+	}
+	defer v.Close()
+	var out []engine.Settled
+	for _, id := range contents {
+		s, ok, err := v.BackedUp(id)
+		if err != nil {
+			return nil, err
+		}
+		if pending, perr := v.IsPending(id); perr != nil || !pending {
+			err = errors.Join(err, perr)
+			continue
+		}
+		if !ok {
+			return nil, why
+		}
+		out = append(out, s)
+	}
+	e.log.Warn("files of a machine that is away are taken as they were at their last fsync", "files", len(out), "err", why)
+	return out, nil
 }
 
 // ask has one holder secure contents. A holder whose connection breaks meanwhile is waited for, and asked once more.

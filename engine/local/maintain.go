@@ -240,6 +240,13 @@ func (e *Engine) markLayer(v *replica.View, t graveler.StagingToken, l *live) er
 				if ch.Entry.Address != "" {
 					l.entry(&graveler.Entry{Address: ch.Entry.Address, AddressType: ch.Entry.AddressType})
 				}
+				s, ok, err := v.BackedUp(ch.Entry.Pending)
+				if err != nil {
+					return err
+				}
+				if ok {
+					l.entry(&graveler.Entry{Address: s.Address, AddressType: s.AddressType})
+				}
 				continue
 			}
 			base, ok, err := e.spill.BaseOf(ch.Entry.Pending)

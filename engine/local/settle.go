@@ -56,6 +56,9 @@ func (n *names) Settle(ctx context.Context, settled []engine.Settled) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, s := range settled {
+		if s.Snapshot {
+			continue
+		}
 		n.settled = append(n.settled, settledAt{s.Content, now})
 	}
 	return nil

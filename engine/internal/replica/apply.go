@@ -97,6 +97,11 @@ func applyCommand(b *pebble.Batch, cmd *pb.Command, open *openLayers) Result {
 		if err != nil {
 			return Result{Err: err}
 		}
+		if !named && held(c) {
+			if err := a.del(key('y', c)); err != nil {
+				return Result{Err: err}
+			}
+		}
 		if !named {
 			a.res.Orphans = append(a.res.Orphans, graveler.ContentID(c))
 		}

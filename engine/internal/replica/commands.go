@@ -183,7 +183,7 @@ func (r *Replica) Settle(ctx context.Context, ss []engine.Settled, forget []grav
 		c.Forget = append(c.Forget, string(id))
 	}
 	for _, s := range ss {
-		c.Contents = append(c.Contents, &pb.Settled{Content: string(s.Content), Address: s.Address, AddressType: int32(s.AddressType), Size: s.Size, Etag: s.ETag, Modified: s.Modified.UnixNano()})
+		c.Contents = append(c.Contents, &pb.Settled{Content: string(s.Content), Address: s.Address, AddressType: int32(s.AddressType), Size: s.Size, Etag: s.ETag, Modified: s.Modified.UnixNano(), Snapshot: s.Snapshot})
 	}
 	_, err := r.propose(ctx, &pb.Command{Op: &pb.Command_Settle{Settle: c}})
 	return err

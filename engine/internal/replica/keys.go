@@ -20,6 +20,7 @@ import (
 //	p <content> 0 <token> 0 <path>    → nothing: where pending contents are named
 //	q <token> 0 <path>                → content: the same by token
 //	z <content>                       → Settled: what a content became, for a Stage that still takes it for pending
+//	y <content>                       → Settled: the last snapshot of a pending content that another machine holds
 //	g <token>                         → nothing: a bulk token that no branch has adopted yet
 //	m applied                         → index, term of the last applied log entry
 //

@@ -282,6 +282,17 @@ func (a *applier) settle(c *pb.Settle) error {
 		}
 	}
 	for _, s := range c.Contents {
+		if s.Snapshot {
+			if err := a.backUp(s); err != nil {
+				return err
+			}
+			continue
+		}
+		if held(s.Content) {
+			if err := a.del(key('y', s.Content)); err != nil {
+				return err
+			}
+		}
 		if err := a.set(key('z', s.Content), mustMarshal(s)); err != nil {
 			return err
 		}
@@ -321,6 +332,17 @@ func (a *applier) settle(c *pb.Settle) error {
 	}
 	return nil
 }
+
+// backUp remembers the last snapshot of a content, as long as something names it.
+func (a *applier) backUp(s *pb.Settled) error {
+	if named, err := a.IsPending(graveler.ContentID(s.Content)); err != nil || !named {
+		return err
+	}
+	return a.set(key('y', s.Content), mustMarshal(s))
+}
+
+// held reports whether another machine holds a content.
+func held(content string) bool { return engine.HolderOf(graveler.ContentID(content)) != "" }
 
 func (a *applier) reset(c *pb.ResetStaging) error {
 	repo := graveler.RepositoryID(c.Repository)

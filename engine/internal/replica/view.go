@@ -299,10 +299,20 @@ func (v view) PendingToken(id graveler.ContentID) (t graveler.StagingToken, foun
 
 // SettledAs tells what a content became, if that was not long ago.
 func (v view) SettledAs(id graveler.ContentID) (engine.Settled, bool, error) {
+	return v.settledAt(key('z', string(id)))
+}
+
+// BackedUp tells what a pending content was when its holder last remembered a snapshot of it.
+func (v view) BackedUp(id graveler.ContentID) (engine.Settled, bool, error) {
+	return v.settledAt(key('y', string(id)))
+}
+
+func (v view) settledAt(k []byte) (engine.Settled, bool, error) {
 	var s pb.Settled
-	ok, err := v.message(key('z', string(id)), &s)
+	ok, err := v.message(k, &s)
 	return engine.Settled{
-		Content: id, Address: s.Address, AddressType: graveler.AddressType(s.AddressType), Size: s.Size, ETag: s.Etag, Modified: time.Unix(0, s.Modified).UTC(),
+		Content: graveler.ContentID(s.Content), Address: s.Address, AddressType: graveler.AddressType(s.AddressType), Size: s.Size, ETag: s.Etag,
+		Modified: time.Unix(0, s.Modified).UTC(), Snapshot: s.Snapshot,
 	}, ok, err
 }
 

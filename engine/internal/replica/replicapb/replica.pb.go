@@ -1428,6 +1428,7 @@ type Settled struct {
 	Size          int64                  `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
 	Etag          string                 `protobuf:"bytes,5,opt,name=etag,proto3" json:"etag,omitempty"`
 	Modified      int64                  `protobuf:"varint,6,opt,name=modified,proto3" json:"modified,omitempty"` // nanoseconds since 1970
+	Snapshot      bool                   `protobuf:"varint,7,opt,name=snapshot,proto3" json:"snapshot,omitempty"` // it is pending still, and these were its bytes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1502,6 +1503,13 @@ func (x *Settled) GetModified() int64 {
 		return x.Modified
 	}
 	return 0
+}
+
+func (x *Settled) GetSnapshot() bool {
+	if x != nil {
+		return x.Snapshot
+	}
+	return false
 }
 
 type Settle struct {
@@ -2012,14 +2020,15 @@ const file_replica_proto_rawDesc = "" +
 	"\x04drop\x18\x05 \x03(\tR\x04drop\x12*\n" +
 	"\x04keep\x18\x06 \x03(\v2\x16.lakefsfs.replica.KeepR\x04keep\x12\x10\n" +
 	"\x03now\x18\a \x01(\x03R\x03now\x12\x14\n" +
-	"\x05merge\x18\b \x01(\bR\x05merge\"\xa4\x01\n" +
+	"\x05merge\x18\b \x01(\bR\x05merge\"\xc0\x01\n" +
 	"\aSettled\x12\x18\n" +
 	"\acontent\x18\x01 \x01(\tR\acontent\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12!\n" +
 	"\faddress_type\x18\x03 \x01(\x05R\vaddressType\x12\x12\n" +
 	"\x04size\x18\x04 \x01(\x03R\x04size\x12\x12\n" +
 	"\x04etag\x18\x05 \x01(\tR\x04etag\x12\x1a\n" +
-	"\bmodified\x18\x06 \x01(\x03R\bmodified\"W\n" +
+	"\bmodified\x18\x06 \x01(\x03R\bmodified\x12\x1a\n" +
+	"\bsnapshot\x18\a \x01(\bR\bsnapshot\"W\n" +
 	"\x06Settle\x125\n" +
 	"\bcontents\x18\x01 \x03(\v2\x19.lakefsfs.replica.SettledR\bcontents\x12\x16\n" +
 	"\x06forget\x18\x02 \x03(\tR\x06forget\"p\n" +
