@@ -53,7 +53,7 @@ type Config struct {
 type Replica struct {
 	cfg   Config
 	log   *wal.Log
-	state *pebble.DB
+	state *states
 	snaps *raft.FileSnapshotStore
 	fsm   *fsm
 	alone alone
@@ -117,23 +117,28 @@ func (r *Replica) openStores() (err error) {
 	if r.log, err = openLog(r.cfg.Dir, wal.Options{Logger: r.cfg.Logger}, logger); err != nil {
 		return err
 	}
-	opt := &pebble.Options{
-		FS: vfs.Default, Logger: logger, FormatMajorVersion: pebble.FormatNewest, MemTableSize: 32 << 20, CacheSize: 32 << 20, DisableWAL: true,
+	r.state, err = openStates(vfs.Default, r.cfg.Dir, func() *pebble.Options {
 		// The state must never hold durably what the log does not: after a power cut the log would give its indices again.
-		EventListener: &pebble.EventListener{FlushBegin: func(pebble.FlushInfo) {
+		return stateOptions(vfs.Default, logger, func() {
 			if err := r.log.Sync(); err != nil {
 				r.cfg.Logger.Error("sync the raft log", "err", err)
 			}
-		}},
+		})
+	})
+	return err
+}
+
+// stateOptions are those of a state store; before is called before it makes something durable.
+func stateOptions(fs vfs.FS, logger pebble.Logger, before func()) *pebble.Options {
+	opt := &pebble.Options{
+		FS: fs, Logger: logger, FormatMajorVersion: pebble.FormatNewest, MemTableSize: 32 << 20, CacheSize: 32 << 20, DisableWAL: true,
+		MaxManifestFileSize: 4 << 20, // each snapshot on an object store has it
+		EventListener:       &pebble.EventListener{FlushBegin: func(pebble.FlushInfo) { before() }},
 	}
 	for i := range opt.Levels {
 		opt.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // most looks are for what is not there
 	}
-	r.state, err = pebble.Open(filepath.Join(r.cfg.Dir, "state"), opt)
-	if err != nil {
-		return fmt.Errorf("open the state store: %v: %w", err, graveler.Corrupt)
-	}
-	return nil
+	return opt
 }
 
 func (r *Replica) syncLoop() {
@@ -233,11 +238,12 @@ func (r *Replica) View() (*View, error) {
 	}
 	// The state of the refs is known by a number if none of them changed while the snapshot was taken.
 	gen := r.fsm.refs.Load()
-	s := r.state.NewSnapshot()
+	st := r.state.hold()
+	s := st.NewSnapshot()
 	if gen&1 != 0 || r.fsm.refs.Load() != gen {
 		gen = 0
 	}
-	return &View{view: view{s}, snap: s, refs: gen}, nil
+	return &View{view: view{s}, of: st, snap: s, refs: gen}, nil
 }
 
 // Peek returns a view that costs no snapshot: each of its reads is of the state at that moment. What was read belongs together if
@@ -252,7 +258,8 @@ func (r *Replica) Peek() (*View, error) {
 	if gen&1 != 0 {
 		gen = 0
 	}
-	return &View{view: view{r.state}, refs: gen, now: &r.fsm.refs}, nil
+	st := r.state.hold()
+	return &View{view: view{st}, of: st, refs: gen, now: &r.fsm.refs}, nil
 }
 
 // Sync makes all acknowledged commands survive a power cut.
@@ -282,7 +289,7 @@ func (r *Replica) Close() error {
 func (r *Replica) release() error {
 	var errs []error
 	if r.state != nil {
-		errs = append(errs, r.state.Flush(), r.state.Close())
+		errs = append(errs, r.state.close())
 	}
 	if r.log != nil {
 		errs = append(errs, r.log.Close())
