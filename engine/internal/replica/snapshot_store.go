@@ -258,7 +258,7 @@ func (r *Replica) take(n *newState) error {
 			n.discard()
 		} else {
 			err = fmt.Errorf("%v: %w", err, graveler.Unavailable)
-			r.failed.Store(&err)
+			r.fail(err)
 		}
 		return err
 	}
@@ -277,16 +277,16 @@ func (r *Replica) readState(rd io.Reader) error {
 	return r.take(n)
 }
 
-// spoolState is writeState into a file without a name, for who has to tell the stream's length before its first byte. The file stands at its
+// spoolState writes a state into a file without a name, for who has to tell the stream's length before its first byte. The file stands at its
 // start.
-func (r *Replica) spoolState() (f *os.File, size int64, index, term uint64, err error) {
+func (r *Replica) spoolState(s reader) (f *os.File, size int64, index, term uint64, err error) {
 	f, err = os.CreateTemp(r.cfg.Dir, copyBeside+"-*")
 	if err != nil {
 		return nil, 0, 0, 0, fmt.Errorf("spool the state: %w", err)
 	}
 	if err = os.Remove(f.Name()); err == nil {
 		w := bufio.NewWriterSize(f, 256<<10)
-		if index, term, err = r.writeState(w); err == nil {
+		if index, term, err = streamState(w, s); err == nil {
 			err = w.Flush()
 		}
 	}
