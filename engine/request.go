@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/lakefsfs/lakefsfs/graveler"
 )
@@ -23,6 +24,10 @@ type Request struct {
 	Seq     uint64 // from 1, each used for one change
 	Done    uint64 // the answers to all up to this one have arrived: they are not asked for again, and are forgotten
 }
+
+// InDoubt is the error of a change of which it is not known whether it was made, as when the lead of the cluster is lost meanwhile. Its
+// Kind is Unavailable. Who numbered the change asks again; who did not has to look.
+var InDoubt = fmt.Errorf("whether the change was made is not known: %w", graveler.Unavailable)
 
 type requestKey struct{}
 

@@ -198,6 +198,7 @@ func (e *Engine) peek(read func(v *replica.View) error) error {
 	for try := 0; ; try++ {
 		v, err := e.rep.Peek()
 		if err == nil && (try > 3 || v.Refs() == 0) {
+			v.Close()
 			v, err = e.rep.View()
 		}
 		if err != nil {

@@ -100,7 +100,7 @@ func (a *alone) run(r *Replica, batch []*asked) {
 		}
 		return
 	}
-	for i, res := range r.fsm.apply(a.logs) {
+	for i, res := range r.fsm.apply(a.refs) {
 		batch[i].res = res
 	}
 	clear(a.logs) // frees the data
@@ -152,11 +152,12 @@ func (r *Replica) lead() (err error) {
 		last = applied
 	}
 	r.fsm = &fsm{r: r, applied: applied}
+	r.fsm.at.Store(applied)
 	r.fsm.refs.Store(2)
-	var batch []raft.Log
+	var batch []*raft.Log
 	for i := applied + 1; i <= last; i++ {
-		var l raft.Log
-		if err := r.log.GetLog(i, &l); err != nil {
+		l := new(raft.Log)
+		if err := r.log.GetLog(i, l); err != nil {
 			return fmt.Errorf("replay the raft log, entry %d: %w", i, err)
 		}
 		if batch = append(batch, l); len(batch) == maxBatch || i == last {
@@ -231,6 +232,9 @@ func (r *Replica) cutLoop() {
 
 // cut makes the state durable and drops the log that it holds, if the log has grown to this many entries or bytes.
 func (r *Replica) cut(entries uint64, bytes int64) error {
+	if r.node != nil {
+		return r.node.cut(entries, bytes)
+	}
 	first, err := r.log.FirstIndex()
 	if err != nil {
 		return err

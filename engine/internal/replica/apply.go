@@ -23,6 +23,15 @@ type Result struct {
 	Err     error                // with a Kind; nothing was changed
 	Orphans []graveler.ContentID // contents that were pending and that no record names any more
 	Event   engine.Event         // Type 0 if there is nothing to tell
+	Known   bool                 // the request had its answer already: nothing was changed, and Err and Value are what it was then
+	Value   []byte               // of a known request: what it returned
+	Index   uint64               // of the log entry of an OpenSession
+}
+
+// entry is a log entry that is applied.
+type entry struct {
+	index, term uint64
+	data        []byte
 }
 
 // maxEventPaths bounds the paths that an event carries.
@@ -34,23 +43,41 @@ type applier struct {
 	view
 	b       *pebble.Batch
 	open    *openLayers
+	index   uint64   // of the entry
 	suspect []string // contents that lost a record
 	res     Result
 }
 
-// apply applies a command, and tells whether it was one that can change nothing but the records of layers that stay.
-func apply(b *pebble.Batch, data []byte, open *openLayers) (res Result, staging bool) {
+// apply applies a command, and tells whether it was one that can change nothing but the records of layers that stay. stop is the error
+// of an entry that this version, which knows commands up to newest, can't apply.
+func apply(b *pebble.Batch, l entry, open *openLayers, newest uint32) (res Result, staging bool, stop error) {
 	var cmd pb.Command
-	if err := proto.Unmarshal(data, &cmd); err != nil {
-		return Result{Err: fmt.Errorf("decode command: %v: %w", err, graveler.Invalid)}, true
+	if err := proto.Unmarshal(l.data, &cmd); err != nil {
+		return Result{Err: fmt.Errorf("decode command: %v: %w", err, graveler.Invalid)}, true, nil
+	}
+	if cmd.Version > newest {
+		return Result{}, true, errTooNew(cmd.Version, newest)
+	}
+	if cmd.Term != 0 && cmd.Term != l.term {
+		return Result{Err: errLeadMoved}, true, nil
 	}
 	switch cmd.Op.(type) {
-	case *pb.Command_Stage, *pb.Command_Settle, *pb.Command_StageBulk, *pb.Command_AdoptToken, *pb.Command_ForgetSettled:
+	case *pb.Command_Stage, *pb.Command_Settle, *pb.Command_StageBulk, *pb.Command_AdoptToken, *pb.Command_ForgetSettled,
+		*pb.Command_OpenSession, *pb.Command_Tick, *pb.Command_SetNode, *pb.Command_ForgetNode, *pb.Command_Refuse:
 		staging = true
 	default:
 		open.clear()
 	}
-	return applyCommand(b, &cmd, open), staging
+	a := &applier{view: view{b}, b: b, open: open, index: l.index}
+	if cmd.Version > 0 {
+		if err := a.useVersion(cmd.Version); err != nil {
+			return Result{Err: err}, staging, nil
+		}
+	}
+	if cmd.Session != 0 {
+		return a.once(&cmd), staging, nil
+	}
+	return a.command(&cmd), staging, nil
 }
 
 // openLayers remembers the open layers of the branches that may be staged on. It is forgotten with each command that could change them.
@@ -85,8 +112,8 @@ func (a *applier) openLayer(repo graveler.RepositoryID, branch graveler.BranchID
 	return b.Token, nil
 }
 
-func applyCommand(b *pebble.Batch, cmd *pb.Command, open *openLayers) Result {
-	a := &applier{view: view{b}, b: b, open: open}
+// command applies a command that was not applied before.
+func (a *applier) command(cmd *pb.Command) Result {
 	if err := a.run(cmd); err != nil {
 		return Result{Err: err}
 	}
@@ -155,6 +182,16 @@ func (a *applier) run(cmd *pb.Command) error {
 		return a.setRules(op.SetRules)
 	case *pb.Command_ForgetSettled:
 		return a.clear([]byte{'z'})
+	case *pb.Command_OpenSession:
+		return a.openSession()
+	case *pb.Command_Tick:
+		return a.tick()
+	case *pb.Command_SetNode:
+		return a.setNode(op.SetNode)
+	case *pb.Command_ForgetNode:
+		return a.del(nodeKey(op.ForgetNode))
+	case *pb.Command_Refuse:
+		return outcomeOf(op.Refuse.GetOutcome())
 	}
 	return fmt.Errorf("a command that this version doesn't know: %w", graveler.Invalid)
 }

@@ -22,7 +22,13 @@ import (
 //	z <content>                       → Settled: what a content became, for a Stage that still takes it for pending
 //	y <content>                       → Settled: the last snapshot of a pending content that another machine holds
 //	g <token>                         → nothing: a bulk token that no branch has adopted yet
+//	o <session>                       → Session
+//	i <session> <seq>                 → Outcome: what a request of it returned; 8 bytes each
+//	n <node>                          → Node: a member of the cluster
 //	m applied                         → index, term of the last applied log entry
+//	m clock                           → how often the cluster's clock has ticked
+//	m configuration                   → Settings: the raft configuration that was applied last
+//	m version                         → newest version of a command that was applied
 //
 // A staged record is one byte, then for a put the protobuf Entry.
 const (
@@ -31,7 +37,12 @@ const (
 	recPending   = 2 // a put whose bytes are in a spill file
 )
 
-var appliedKey = []byte("mapplied")
+var (
+	appliedKey  = []byte("mapplied")
+	clockKey    = []byte("mclock")
+	settingsKey = []byte("mconfiguration")
+	versionKey  = []byte("mversion")
+)
 
 func key(kind byte, parts ...string) []byte {
 	n := 1 + len(parts)
@@ -72,6 +83,12 @@ func commitKey(r graveler.RepositoryID, c graveler.CommitID) []byte {
 }
 func stagedKey(t graveler.StagingToken, path string) []byte { return key('s', string(t), path) }
 
+func nodeKey(id string) []byte         { return key('n', id) }
+func sessionKey(session uint64) []byte { return binary.BigEndian.AppendUint64([]byte{'o'}, session) }
+func outcomeKey(session, seq uint64) []byte {
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64([]byte{'i'}, session), seq)
+}
+
 func headKey(r graveler.RepositoryID, b graveler.BranchID, t time.Time) []byte {
 	return binary.BigEndian.AppendUint64(within('h', string(r), string(b)), ^uint64(t.UnixNano()))
 }
@@ -84,3 +101,5 @@ func lastPart(k []byte, names int) string {
 	}
 	return s
 }
+
+func appendUint64(b []byte, v uint64) []byte { return binary.BigEndian.AppendUint64(b, v) }

@@ -1,12 +1,15 @@
 // Package replica keeps the mutable state of the engine, repositories, refs and staging, in a Pebble store that changes only by
 // commands through a raft log.
 //
-// There is one voter today. Its own append is a majority, so the log is written and applied on the goroutine that asks, see alone.go;
-// what lies on disk is what a raft node would have written, and one can go on from it.
+// A replica is alone, or a node of a cluster. One that is alone is a voter without peers: its own append is a majority, so the log is written
+// and applied on the goroutine that asks, see alone.go; what lies on disk is what a raft node would have written, and can become the first
+// node of a cluster. A node runs raft over the same log, see node.go, and each append is durable before it counts.
 //
 //	DIR/raft       raft's log and votes. Every append reaches the kernel before it is acknowledged, the disk on Sync
 //	DIR/state      Pebble: the state, see keys.go. It has no log of its own: raft's is its log, from the applied index on
-//	DIR/snapshots  raft's markers of how much of the log the state holds durably
+//	DIR/snapshots  of a replica alone: raft's markers of how much of the log the state holds durably
+//	DIR/mark       of a node: the same, with the configuration of the cluster
+//	DIR/node       of a node: its identity
 package replica
 
 import (
@@ -47,16 +50,19 @@ type Config struct {
 	MinFree uint64
 	// OnFull is called when there is too little room for a command that makes room: it frees a reserve, if there is one.
 	OnFull func()
+	// Cluster makes the replica a node of a cluster; nil is one alone.
+	Cluster *ClusterConfig
 }
 
 // Replica is the replicated state.
 type Replica struct {
 	cfg   Config
 	log   *wal.Log
-	state *pebble.DB
+	state *states
 	snaps *raft.FileSnapshotStore
 	fsm   *fsm
 	alone alone
+	node  *node // nil of one alone
 	stop  chan struct{}
 	done  sync.WaitGroup
 
@@ -87,6 +93,13 @@ func Open(cfg Config) (_ *Replica, err error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the metadata directory: %w", err)
 	}
+	if cfg.Cluster != nil {
+		c := *cfg.Cluster
+		if err := c.check(); err != nil {
+			return nil, err
+		}
+		cfg.Cluster = &c
+	}
 	lock, err := vfs.Default.Lock(filepath.Join(cfg.Dir, "lock"))
 	if err != nil {
 		return nil, fmt.Errorf("%s is in use by another lakefsfs process; stop it, or choose another data directory: %w", cfg.Dir, graveler.Unavailable)
@@ -103,12 +116,20 @@ func Open(cfg Config) (_ *Replica, err error) {
 	if err := r.openStores(); err != nil {
 		return nil, err
 	}
-	if err := r.lead(); err != nil {
+	if cfg.Cluster != nil {
+		err = r.join()
+	} else if _, was, ierr := readIdentity(cfg.Dir); ierr != nil || was {
+		err = orErr(ierr, fmt.Errorf("%s is that of a node of a cluster; set the address that it listens at for the others: %w", cfg.Dir, graveler.Invalid))
+	} else {
+		err = r.lead()
+	}
+	if err != nil {
 		return nil, err
 	}
-	r.done.Add(2)
+	r.done.Add(3)
 	go r.syncLoop()
 	go r.cutLoop()
+	go r.tickLoop()
 	return r, nil
 }
 
@@ -117,23 +138,28 @@ func (r *Replica) openStores() (err error) {
 	if r.log, err = openLog(r.cfg.Dir, wal.Options{Logger: r.cfg.Logger}, logger); err != nil {
 		return err
 	}
-	opt := &pebble.Options{
-		FS: vfs.Default, Logger: logger, FormatMajorVersion: pebble.FormatNewest, MemTableSize: 32 << 20, CacheSize: 32 << 20, DisableWAL: true,
+	r.state, err = openStates(vfs.Default, r.cfg.Dir, func() *pebble.Options {
 		// The state must never hold durably what the log does not: after a power cut the log would give its indices again.
-		EventListener: &pebble.EventListener{FlushBegin: func(pebble.FlushInfo) {
+		return stateOptions(vfs.Default, logger, func() {
 			if err := r.log.Sync(); err != nil {
 				r.cfg.Logger.Error("sync the raft log", "err", err)
 			}
-		}},
+		})
+	})
+	return err
+}
+
+// stateOptions are those of a state store; before is called before it makes something durable.
+func stateOptions(fs vfs.FS, logger pebble.Logger, before func()) *pebble.Options {
+	opt := &pebble.Options{
+		FS: fs, Logger: logger, FormatMajorVersion: pebble.FormatNewest, MemTableSize: 32 << 20, CacheSize: 32 << 20, DisableWAL: true,
+		MaxManifestFileSize: 4 << 20, // each snapshot on an object store has it
+		EventListener:       &pebble.EventListener{FlushBegin: func(pebble.FlushInfo) { before() }},
 	}
 	for i := range opt.Levels {
 		opt.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // most looks are for what is not there
 	}
-	r.state, err = pebble.Open(filepath.Join(r.cfg.Dir, "state"), opt)
-	if err != nil {
-		return fmt.Errorf("open the state store: %v: %w", err, graveler.Corrupt)
-	}
-	return nil
+	return opt
 }
 
 func (r *Replica) syncLoop() {
@@ -154,31 +180,38 @@ func (r *Replica) syncLoop() {
 
 // room refuses work while the disk is nearly full. What makes room itself has most of the reserve, and what OnFull frees.
 func (r *Replica) room(makes bool) error {
+	if !makes {
+		return r.roomFor(r.cfg.MinFree)
+	}
+	if err := r.roomFor(r.cfg.MinFree / 8); err == nil {
+		return nil
+	}
+	r.cfg.OnFull()
+	return r.roomFor(r.cfg.MinFree / 8)
+}
+
+// roomFor refuses work if less than need is free on the disk.
+func (r *Replica) roomFor(need uint64) error {
 	now := time.Now().UnixMilli()
 	if now-r.checked.Load() < 50 {
 		return nil
 	}
-	need := r.cfg.MinFree
-	if makes {
-		need /= 8
+	var st unix.Statfs_t
+	if err := unix.Statfs(r.cfg.Dir, &st); err != nil {
+		return fmt.Errorf("look for room in %s: %w", r.cfg.Dir, err)
 	}
-	for try := 0; ; try++ {
-		var st unix.Statfs_t
-		if err := unix.Statfs(r.cfg.Dir, &st); err != nil {
-			return fmt.Errorf("look for room in %s: %w", r.cfg.Dir, err)
-		}
-		free := st.Bavail * uint64(st.Bsize)
-		if free >= r.cfg.MinFree {
-			r.checked.Store(now)
-		}
-		if free >= need {
-			return nil
-		}
-		if !makes || try > 0 {
-			return fmt.Errorf("the disk of %s has %d MiB left, and %d are kept in reserve; make room: %w", r.cfg.Dir, free>>20, r.cfg.MinFree>>20, graveler.NoSpace)
-		}
-		r.cfg.OnFull()
+	free := st.Bavail * uint64(st.Bsize)
+	if free >= r.cfg.MinFree {
+		r.checked.Store(now)
 	}
+	if free >= need {
+		return nil
+	}
+	return fmt.Errorf("the disk of %s has %d MiB left, and %d are kept in reserve; make room: %w", r.cfg.Dir, free>>20, r.cfg.MinFree>>20, graveler.NoSpace)
+}
+
+func isNoSpace(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, graveler.NoSpace)
 }
 
 // makesRoom reports whether a command can free spilled bytes.
@@ -199,8 +232,8 @@ func makesRoom(cmd *pb.Command) bool {
 
 // propose runs one command through the log and returns what it did. Once it returns, the command survives kill -9.
 func (r *Replica) propose(ctx context.Context, cmd *pb.Command) (Result, error) {
-	if err := ctx.Err(); err != nil {
-		return Result{}, err
+	if ctx.Err() != nil {
+		return Result{}, context.Cause(ctx)
 	}
 	r.closing.RLock()
 	defer r.closing.RUnlock()
@@ -214,6 +247,12 @@ func (r *Replica) propose(ctx context.Context, cmd *pb.Command) (Result, error) 
 		return Result{}, err
 	}
 	cmd.Origin = engine.OriginOf(ctx)
+	if err := request(ctx, cmd); err != nil {
+		return Result{}, err
+	}
+	if r.node != nil {
+		return r.node.propose(ctx, cmd)
+	}
 	data, err := proto.Marshal(cmd)
 	if err != nil {
 		return Result{}, fmt.Errorf("encode command: text that is not UTF-8: %w", graveler.Invalid)
@@ -233,11 +272,12 @@ func (r *Replica) View() (*View, error) {
 	}
 	// The state of the refs is known by a number if none of them changed while the snapshot was taken.
 	gen := r.fsm.refs.Load()
-	s := r.state.NewSnapshot()
+	st := r.state.hold()
+	s := st.NewSnapshot()
 	if gen&1 != 0 || r.fsm.refs.Load() != gen {
 		gen = 0
 	}
-	return &View{view: view{s}, snap: s, refs: gen}, nil
+	return &View{view: view{s}, of: st, snap: s, refs: gen}, nil
 }
 
 // Peek returns a view that costs no snapshot: each of its reads is of the state at that moment. What was read belongs together if
@@ -252,7 +292,8 @@ func (r *Replica) Peek() (*View, error) {
 	if gen&1 != 0 {
 		gen = 0
 	}
-	return &View{view: view{r.state}, refs: gen, now: &r.fsm.refs}, nil
+	st := r.state.hold()
+	return &View{view: view{st}, of: st, refs: gen, now: &r.fsm.refs}, nil
 }
 
 // Sync makes all acknowledged commands survive a power cut.
@@ -275,6 +316,9 @@ func (r *Replica) Close() error {
 	r.closed = true
 	r.closing.Unlock()
 	close(r.stop)
+	if r.node != nil {
+		r.node.close()
+	}
 	r.done.Wait()
 	return r.release()
 }
@@ -282,7 +326,7 @@ func (r *Replica) Close() error {
 func (r *Replica) release() error {
 	var errs []error
 	if r.state != nil {
-		errs = append(errs, r.state.Flush(), r.state.Close())
+		errs = append(errs, r.state.close())
 	}
 	if r.log != nil {
 		errs = append(errs, r.log.Close())
@@ -305,6 +349,10 @@ type Status struct {
 // Status returns how the replica stands.
 func (r *Replica) Status() Status {
 	last, _ := r.log.LastIndex()
+	if n := r.node; n != nil {
+		_, leader := n.raft.LeaderWithID()
+		return Status{Node: string(n.id), Leader: string(leader), State: n.raft.State().String(), Applied: n.r.fsm.at.Load(), LastLog: n.raft.LastIndex(), Term: strconv.FormatUint(n.raft.CurrentTerm(), 10)}
+	}
 	index, term := r.alone.at()
 	return Status{Node: nodeID, Leader: nodeID, State: raft.Leader.String(), Applied: index, LastLog: max(last, index), Term: strconv.FormatUint(term, 10)}
 }

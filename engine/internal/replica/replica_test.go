@@ -202,7 +202,7 @@ func FuzzApply(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		b := r.state.NewIndexedBatch()
 		defer b.Close()
-		_, _ = apply(b, data, new(openLayers))
+		_, _, _ = apply(b, entry{index: 7, term: 3, data: data}, new(openLayers), CommandVersion)
 	})
 }
 

@@ -29,6 +29,7 @@ type view struct{ r reader }
 // View is one consistent state. Close it.
 type View struct {
 	view
+	of   *stateStore
 	snap *pebble.Snapshot // nil of a Peek
 	refs uint64
 	now  *atomic.Uint64
@@ -42,10 +43,12 @@ func (v *View) Refs() uint64 { return v.refs }
 
 // Close frees the view.
 func (v *View) Close() error {
-	if v.snap == nil {
-		return nil
+	var err error
+	if v.snap != nil {
+		err = v.snap.Close()
 	}
-	return v.snap.Close()
+	v.of.release()
+	return err
 }
 
 func notFound(what, name string) error {

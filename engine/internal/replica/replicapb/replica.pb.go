@@ -47,8 +47,19 @@ type Command struct {
 	//	*Command_DropToken
 	//	*Command_SetRules
 	//	*Command_ForgetSettled
+	//	*Command_OpenSession
+	//	*Command_Tick
+	//	*Command_SetNode
+	//	*Command_ForgetNode
+	//	*Command_Refuse
 	Op            isCommand_Op `protobuf_oneof:"op"`
-	Origin        uint64       `protobuf:"varint,30,opt,name=origin,proto3" json:"origin,omitempty"` // who asked for it, for its event
+	Origin        uint64       `protobuf:"varint,30,opt,name=origin,proto3" json:"origin,omitempty"`   // who asked for it, for its event
+	Term          uint64       `protobuf:"varint,31,opt,name=term,proto3" json:"term,omitempty"`       // of the lead under which its operation began: the entry must be of that term. 0 is any
+	Session       uint64       `protobuf:"varint,32,opt,name=session,proto3" json:"session,omitempty"` // the request that it decides, see engine.Request; 0 is none
+	Seq           uint64       `protobuf:"varint,33,opt,name=seq,proto3" json:"seq,omitempty"`
+	Done          uint64       `protobuf:"varint,34,opt,name=done,proto3" json:"done,omitempty"`
+	Value         []byte       `protobuf:"bytes,35,opt,name=value,proto3" json:"value,omitempty"`      // what the request returns, kept with it
+	Version       uint32       `protobuf:"varint,36,opt,name=version,proto3" json:"version,omitempty"` // a node that can apply commands up to this version can apply it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -261,9 +272,96 @@ func (x *Command) GetForgetSettled() bool {
 	return false
 }
 
+func (x *Command) GetOpenSession() bool {
+	if x != nil {
+		if x, ok := x.Op.(*Command_OpenSession); ok {
+			return x.OpenSession
+		}
+	}
+	return false
+}
+
+func (x *Command) GetTick() bool {
+	if x != nil {
+		if x, ok := x.Op.(*Command_Tick); ok {
+			return x.Tick
+		}
+	}
+	return false
+}
+
+func (x *Command) GetSetNode() *Node {
+	if x != nil {
+		if x, ok := x.Op.(*Command_SetNode); ok {
+			return x.SetNode
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetForgetNode() string {
+	if x != nil {
+		if x, ok := x.Op.(*Command_ForgetNode); ok {
+			return x.ForgetNode
+		}
+	}
+	return ""
+}
+
+func (x *Command) GetRefuse() *Refuse {
+	if x != nil {
+		if x, ok := x.Op.(*Command_Refuse); ok {
+			return x.Refuse
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetOrigin() uint64 {
 	if x != nil {
 		return x.Origin
+	}
+	return 0
+}
+
+func (x *Command) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Command) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *Command) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Command) GetDone() uint64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *Command) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *Command) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
 	}
 	return 0
 }
@@ -348,6 +446,26 @@ type Command_ForgetSettled struct {
 	ForgetSettled bool `protobuf:"varint,19,opt,name=forget_settled,json=forgetSettled,proto3,oneof"`
 }
 
+type Command_OpenSession struct {
+	OpenSession bool `protobuf:"varint,20,opt,name=open_session,json=openSession,proto3,oneof"` // the session's id is the entry's index
+}
+
+type Command_Tick struct {
+	Tick bool `protobuf:"varint,21,opt,name=tick,proto3,oneof"` // the cluster's own clock goes on by one; sessions that it finds unused for long end
+}
+
+type Command_SetNode struct {
+	SetNode *Node `protobuf:"bytes,22,opt,name=set_node,json=setNode,proto3,oneof"`
+}
+
+type Command_ForgetNode struct {
+	ForgetNode string `protobuf:"bytes,23,opt,name=forget_node,json=forgetNode,proto3,oneof"`
+}
+
+type Command_Refuse struct {
+	Refuse *Refuse `protobuf:"bytes,24,opt,name=refuse,proto3,oneof"`
+}
+
 func (*Command_CreateRepository) isCommand_Op() {}
 
 func (*Command_DeleteRepository) isCommand_Op() {}
@@ -386,6 +504,504 @@ func (*Command_SetRules) isCommand_Op() {}
 
 func (*Command_ForgetSettled) isCommand_Op() {}
 
+func (*Command_OpenSession) isCommand_Op() {}
+
+func (*Command_Tick) isCommand_Op() {}
+
+func (*Command_SetNode) isCommand_Op() {}
+
+func (*Command_ForgetNode) isCommand_Op() {}
+
+func (*Command_Refuse) isCommand_Op() {}
+
+// Node is one member of a cluster.
+type Node struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Peer          string                 `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`        // HOST:PORT for other nodes
+	Serve         string                 `protobuf:"bytes,3,opt,name=serve,proto3" json:"serve,omitempty"`      // HOST:PORT for clients
+	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`  // of the program
+	Command       uint32                 `protobuf:"varint,5,opt,name=command,proto3" json:"command,omitempty"` // newest version of commands that it can apply
+	Vote          bool                   `protobuf:"varint,6,opt,name=vote,proto3" json:"vote,omitempty"`       // it is to be a voter once it has caught up
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Node) Reset() {
+	*x = Node{}
+	mi := &file_replica_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Node) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Node) ProtoMessage() {}
+
+func (x *Node) ProtoReflect() protoreflect.Message {
+	mi := &file_replica_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Node.ProtoReflect.Descriptor instead.
+func (*Node) Descriptor() ([]byte, []int) {
+	return file_replica_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Node) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Node) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *Node) GetServe() string {
+	if x != nil {
+		return x.Serve
+	}
+	return ""
+}
+
+func (x *Node) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Node) GetCommand() uint32 {
+	if x != nil {
+		return x.Command
+	}
+	return 0
+}
+
+func (x *Node) GetVote() bool {
+	if x != nil {
+		return x.Vote
+	}
+	return false
+}
+
+// Refuse records that a request failed before it came to its command.
+type Refuse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Outcome       *Outcome               `protobuf:"bytes,1,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Refuse) Reset() {
+	*x = Refuse{}
+	mi := &file_replica_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Refuse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Refuse) ProtoMessage() {}
+
+func (x *Refuse) ProtoReflect() protoreflect.Message {
+	mi := &file_replica_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Refuse.ProtoReflect.Descriptor instead.
+func (*Refuse) Descriptor() ([]byte, []int) {
+	return file_replica_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Refuse) GetOutcome() *Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return nil
+}
+
+// Outcome is what a request returned.
+type Outcome struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          uint32                 `protobuf:"varint,1,opt,name=kind,proto3" json:"kind,omitempty"` // graveler.Kind
+	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`  // of the error, "" if there was none
+	Value         []byte                 `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	Paths         [][]byte               `protobuf:"bytes,4,rep,name=paths,proto3" json:"paths,omitempty"` // of a conflict
+	More          bool                   `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`  // than those paths
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Outcome) Reset() {
+	*x = Outcome{}
+	mi := &file_replica_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Outcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Outcome) ProtoMessage() {}
+
+func (x *Outcome) ProtoReflect() protoreflect.Message {
+	mi := &file_replica_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
+func (*Outcome) Descriptor() ([]byte, []int) {
+	return file_replica_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Outcome) GetKind() uint32 {
+	if x != nil {
+		return x.Kind
+	}
+	return 0
+}
+
+func (x *Outcome) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Outcome) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *Outcome) GetPaths() [][]byte {
+	if x != nil {
+		return x.Paths
+	}
+	return nil
+}
+
+func (x *Outcome) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+// Session is a session's record.
+type Session struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Used          uint64                 `protobuf:"varint,1,opt,name=used,proto3" json:"used,omitempty"` // the cluster's clock when it was last used
+	Done          uint64                 `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"` // answers up to this one are forgotten
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Session) Reset() {
+	*x = Session{}
+	mi := &file_replica_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Session) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Session) ProtoMessage() {}
+
+func (x *Session) ProtoReflect() protoreflect.Message {
+	mi := &file_replica_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Session.ProtoReflect.Descriptor instead.
+func (*Session) Descriptor() ([]byte, []int) {
+	return file_replica_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Session) GetUsed() uint64 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+func (x *Session) GetDone() uint64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+// Settings is the raft configuration that the state has seen last.
+type Settings struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`                // of its entry
+	Configuration []byte                 `protobuf:"bytes,2,opt,name=configuration,proto3" json:"configuration,omitempty"` // as raft encodes it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Settings) Reset() {
+	*x = Settings{}
+	mi := &file_replica_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Settings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Settings) ProtoMessage() {}
+
+func (x *Settings) ProtoReflect() protoreflect.Message {
+	mi := &file_replica_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Settings.ProtoReflect.Descriptor instead.
+func (*Settings) Descriptor() ([]byte, []int) {
+	return file_replica_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Settings) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Settings) GetConfiguration() []byte {
+	if x != nil {
+		return x.Configuration
+	}
+	return nil
+}
+
+// PeerRequest is what one node asks another, beside raft.
+type PeerRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Ask:
+	//
+	//	*PeerRequest_Confirm
+	//	*PeerRequest_Announce
+	//	*PeerRequest_Status
+	Ask           isPeerRequest_Ask `protobuf_oneof:"ask"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerRequest) Reset() {
+	*x = PeerRequest{}
+	mi := &file_replica_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerRequest) ProtoMessage() {}
+
+func (x *PeerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_replica_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerRequest.ProtoReflect.Descriptor instead.
+func (*PeerRequest) Descriptor() ([]byte, []int) {
+	return file_replica_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *PeerRequest) GetAsk() isPeerRequest_Ask {
+	if x != nil {
+		return x.Ask
+	}
+	return nil
+}
+
+func (x *PeerRequest) GetConfirm() uint64 {
+	if x != nil {
+		if x, ok := x.Ask.(*PeerRequest_Confirm); ok {
+			return x.Confirm
+		}
+	}
+	return 0
+}
+
+func (x *PeerRequest) GetAnnounce() *Node {
+	if x != nil {
+		if x, ok := x.Ask.(*PeerRequest_Announce); ok {
+			return x.Announce
+		}
+	}
+	return nil
+}
+
+func (x *PeerRequest) GetStatus() bool {
+	if x != nil {
+		if x, ok := x.Ask.(*PeerRequest_Status); ok {
+			return x.Status
+		}
+	}
+	return false
+}
+
+type isPeerRequest_Ask interface {
+	isPeerRequest_Ask()
+}
+
+type PeerRequest_Confirm struct {
+	Confirm uint64 `protobuf:"varint,1,opt,name=confirm,proto3,oneof"` // a term: is it still the newest that you know?
+}
+
+type PeerRequest_Announce struct {
+	Announce *Node `protobuf:"bytes,2,opt,name=announce,proto3,oneof"` // to the leader: this is how I am reached
+}
+
+type PeerRequest_Status struct {
+	Status bool `protobuf:"varint,3,opt,name=status,proto3,oneof"`
+}
+
+func (*PeerRequest_Confirm) isPeerRequest_Ask() {}
+
+func (*PeerRequest_Announce) isPeerRequest_Ask() {}
+
+func (*PeerRequest_Status) isPeerRequest_Ask() {}
+
+type PeerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Term          uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"` // the newest that the node knows
+	Applied       uint64                 `protobuf:"varint,2,opt,name=applied,proto3" json:"applied,omitempty"`
+	Last          uint64                 `protobuf:"varint,3,opt,name=last,proto3" json:"last,omitempty"`    // index of its last log entry
+	Leader        string                 `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"` // peer address of the leader that it knows
+	Error         string                 `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerResponse) Reset() {
+	*x = PeerResponse{}
+	mi := &file_replica_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerResponse) ProtoMessage() {}
+
+func (x *PeerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_replica_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerResponse.ProtoReflect.Descriptor instead.
+func (*PeerResponse) Descriptor() ([]byte, []int) {
+	return file_replica_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *PeerResponse) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *PeerResponse) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *PeerResponse) GetLast() uint64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *PeerResponse) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *PeerResponse) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 type Repository struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	Id               string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -398,7 +1014,7 @@ type Repository struct {
 
 func (x *Repository) Reset() {
 	*x = Repository{}
-	mi := &file_replica_proto_msgTypes[1]
+	mi := &file_replica_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -410,7 +1026,7 @@ func (x *Repository) String() string {
 func (*Repository) ProtoMessage() {}
 
 func (x *Repository) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_proto_msgTypes[1]
+	mi := &file_replica_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -423,7 +1039,7 @@ func (x *Repository) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Repository.ProtoReflect.Descriptor instead.
 func (*Repository) Descriptor() ([]byte, []int) {
-	return file_replica_proto_rawDescGZIP(), []int{1}
+	return file_replica_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Repository) GetId() string {
@@ -467,7 +1083,7 @@ type Branch struct {
 
 func (x *Branch) Reset() {
 	*x = Branch{}
-	mi := &file_replica_proto_msgTypes[2]
+	mi := &file_replica_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -479,7 +1095,7 @@ func (x *Branch) String() string {
 func (*Branch) ProtoMessage() {}
 
 func (x *Branch) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_proto_msgTypes[2]
+	mi := &file_replica_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -492,7 +1108,7 @@ func (x *Branch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Branch.ProtoReflect.Descriptor instead.
 func (*Branch) Descriptor() ([]byte, []int) {
-	return file_replica_proto_rawDescGZIP(), []int{2}
+	return file_replica_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Branch) GetId() string {
@@ -540,7 +1156,7 @@ type Tag struct {
 
 func (x *Tag) Reset() {
 	*x = Tag{}
-	mi := &file_replica_proto_msgTypes[3]
+	mi := &file_replica_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -552,7 +1168,7 @@ func (x *Tag) String() string {
 func (*Tag) ProtoMessage() {}
 
 func (x *Tag) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_proto_msgTypes[3]
+	mi := &file_replica_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -565,7 +1181,7 @@ func (x *Tag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tag.ProtoReflect.Descriptor instead.
 func (*Tag) Descriptor() ([]byte, []int) {
-	return file_replica_proto_rawDescGZIP(), []int{3}
+	return file_replica_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Tag) GetId() string {
@@ -596,7 +1212,7 @@ type CreateRepository struct {
 
 func (x *CreateRepository) Reset() {
 	*x = CreateRepository{}
-	mi := &file_replica_proto_msgTypes[4]
+	mi := &file_replica_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -608,7 +1224,7 @@ func (x *CreateRepository) String() string {
 func (*CreateRepository) ProtoMessage() {}
 
 func (x *CreateRepository) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_proto_msgTypes[4]
+	mi := &file_replica_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -621,7 +1237,7 @@ func (x *CreateRepository) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRepository.ProtoReflect.Descriptor instead.
 func (*CreateRepository) Descriptor() ([]byte, []int) {
-	return file_replica_proto_rawDescGZIP(), []int{4}
+	return file_replica_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CreateRepository) GetRepository() *Repository {
@@ -670,7 +1286,7 @@ type LoadRefs struct {
 
 func (x *LoadRefs) Reset() {
 	*x = LoadRefs{}
-	mi := &file_replica_proto_msgTypes[5]
+	mi := &file_replica_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -682,7 +1298,7 @@ func (x *LoadRefs) String() string {
 func (*LoadRefs) ProtoMessage() {}
 
 func (x *LoadRefs) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_proto_msgTypes[5]
+	mi := &file_replica_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -695,7 +1311,7 @@ func (x *LoadRefs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadRefs.ProtoReflect.Descriptor instead.
 func (*LoadRefs) Descriptor() ([]byte, []int) {
-	return file_replica_proto_rawDescGZIP(), []int{5}
+	return file_replica_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LoadRefs) GetRepository() string {
@@ -723,7 +1339,7 @@ type CreateBranch struct {
 
 func (x *CreateBranch) Reset() {
 	*x = CreateBranch{}
-	mi := &file_replica_proto_msgTypes[6]
+	mi := &file_replica_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -735,7 +1351,7 @@ func (x *CreateBranch) String() string {
 func (*CreateBranch) ProtoMessage() {}
 
 func (x *CreateBranch) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_proto_msgTypes[6]
+	mi := &file_replica_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -748,7 +1364,7 @@ func (x *CreateBranch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateBranch.ProtoReflect.Descriptor instead.
 func (*CreateBranch) Descriptor() ([]byte, []int) {
-	return file_replica_proto_rawDescGZIP(), []int{6}
+	return file_replica_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CreateBranch) GetRepository() string {
@@ -783,7 +1399,7 @@ type DeleteBranch struct {
 
 func (x *DeleteBranch) Reset() {
 	*x = DeleteBranch{}
-	mi := &file_replica_proto_msgTypes[7]
+	mi := &file_replica_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -795,7 +1411,7 @@ func (x *DeleteBranch) String() string {
 func (*DeleteBranch) ProtoMessage() {}
 
 func (x *DeleteBranch) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_proto_msgTypes[7]
+	mi := &file_replica_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -808,7 +1424,7 @@ func (x *DeleteBranch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteBranch.ProtoReflect.Descriptor instead.
 func (*DeleteBranch) Descriptor() ([]byte, []int) {
-	return file_replica_proto_rawDescGZIP(), []int{7}
+	return file_replica_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeleteBranch) GetRepository() string {
@@ -843,7 +1459,7 @@ type RenameBranch struct {
 
 func (x *RenameBranch) Reset() {
 	*x = RenameBranch{}
-	mi := &file_replica_proto_msgTypes[8]
+	mi := &file_replica_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -855,7 +1471,7 @@ func (x *RenameBranch) String() string {
 func (*RenameBranch) ProtoMessage() {}
 
 func (x *RenameBranch) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_proto_msgTypes[8]
+	mi := &file_replica_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -868,7 +1484,7 @@ func (x *RenameBranch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenameBranch.ProtoReflect.Descriptor instead.
 func (*RenameBranch) Descriptor() ([]byte, []int) {
-	return file_replica_proto_rawDescGZIP(), []int{8}
+	return file_replica_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RenameBranch) GetRepository() string {
@@ -906,7 +1522,7 @@ type SetHead struct {
 
 func (x *SetHead) Reset() {
 	*x = SetHead{}
-	mi := &file_replica_proto_msgTypes[9]
+	mi := &file_replica_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -918,7 +1534,7 @@ func (x *SetHead) String() string {
 func (*SetHead) ProtoMessage() {}
 
 func (x *SetHead) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_proto_msgTypes[9]
+	mi := &file_replica_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -931,7 +1547,7 @@ func (x *SetHead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetHead.ProtoReflect.Descriptor instead.
 func (*SetHead) Descriptor() ([]byte, []int) {
-	return file_replica_proto_rawDescGZIP(), []int{9}
+	return file_replica_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SetHead) GetRepository() string {
@@ -986,7 +1602,7 @@ type CreateTag struct {
 
 func (x *CreateTag) Reset() {
 	*x = CreateTag{}
-	mi := &file_replica_proto_msgTypes[10]
+	mi := &file_replica_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -998,7 +1614,7 @@ func (x *CreateTag) String() string {
 func (*CreateTag) ProtoMessage() {}
 
 func (x *CreateTag) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_proto_msgTypes[10]
+	mi := &file_replica_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1011,7 +1627,7 @@ func (x *CreateTag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTag.ProtoReflect.Descriptor instead.
 func (*CreateTag) Descriptor() ([]byte, []int) {
-	return file_replica_proto_rawDescGZIP(), []int{10}
+	return file_replica_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CreateTag) GetRepository() string {
@@ -1038,7 +1654,7 @@ type DeleteTag struct {
 
 func (x *DeleteTag) Reset() {
 	*x = DeleteTag{}
-	mi := &file_replica_proto_msgTypes[11]
+	mi := &file_replica_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1050,7 +1666,7 @@ func (x *DeleteTag) String() string {
 func (*DeleteTag) ProtoMessage() {}
 
 func (x *DeleteTag) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_proto_msgTypes[11]
+	mi := &file_replica_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1063,7 +1679,7 @@ func (x *DeleteTag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTag.ProtoReflect.Descriptor instead.
 func (*DeleteTag) Descriptor() ([]byte, []int) {
-	return file_replica_proto_rawDescGZIP(), []int{11}
+	return file_replica_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DeleteTag) GetRepository() string {
@@ -1092,7 +1708,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_replica_proto_msgTypes[12]
+	mi := &file_replica_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1104,7 +1720,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_proto_msgTypes[12]
+	mi := &file_replica_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1117,7 +1733,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_replica_proto_rawDescGZIP(), []int{12}
+	return file_replica_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Change) GetPath() []byte {
@@ -1159,7 +1775,7 @@ type Stage struct {
 
 func (x *Stage) Reset() {
 	*x = Stage{}
-	mi := &file_replica_proto_msgTypes[13]
+	mi := &file_replica_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1171,7 +1787,7 @@ func (x *Stage) String() string {
 func (*Stage) ProtoMessage() {}
 
 func (x *Stage) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_proto_msgTypes[13]
+	mi := &file_replica_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1184,7 +1800,7 @@ func (x *Stage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stage.ProtoReflect.Descriptor instead.
 func (*Stage) Descriptor() ([]byte, []int) {
-	return file_replica_proto_rawDescGZIP(), []int{13}
+	return file_replica_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Stage) GetRepository() string {
@@ -1219,7 +1835,7 @@ type Seal struct {
 
 func (x *Seal) Reset() {
 	*x = Seal{}
-	mi := &file_replica_proto_msgTypes[14]
+	mi := &file_replica_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1231,7 +1847,7 @@ func (x *Seal) String() string {
 func (*Seal) ProtoMessage() {}
 
 func (x *Seal) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_proto_msgTypes[14]
+	mi := &file_replica_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1244,7 +1860,7 @@ func (x *Seal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seal.ProtoReflect.Descriptor instead.
 func (*Seal) Descriptor() ([]byte, []int) {
-	return file_replica_proto_rawDescGZIP(), []int{14}
+	return file_replica_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Seal) GetRepository() string {
@@ -1278,7 +1894,7 @@ type Keep struct {
 
 func (x *Keep) Reset() {
 	*x = Keep{}
-	mi := &file_replica_proto_msgTypes[15]
+	mi := &file_replica_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1290,7 +1906,7 @@ func (x *Keep) String() string {
 func (*Keep) ProtoMessage() {}
 
 func (x *Keep) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_proto_msgTypes[15]
+	mi := &file_replica_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1303,7 +1919,7 @@ func (x *Keep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Keep.ProtoReflect.Descriptor instead.
 func (*Keep) Descriptor() ([]byte, []int) {
-	return file_replica_proto_rawDescGZIP(), []int{15}
+	return file_replica_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Keep) GetPath() []byte {
@@ -1336,7 +1952,7 @@ type AdvanceBranch struct {
 
 func (x *AdvanceBranch) Reset() {
 	*x = AdvanceBranch{}
-	mi := &file_replica_proto_msgTypes[16]
+	mi := &file_replica_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1348,7 +1964,7 @@ func (x *AdvanceBranch) String() string {
 func (*AdvanceBranch) ProtoMessage() {}
 
 func (x *AdvanceBranch) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_proto_msgTypes[16]
+	mi := &file_replica_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1361,7 +1977,7 @@ func (x *AdvanceBranch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvanceBranch.ProtoReflect.Descriptor instead.
 func (*AdvanceBranch) Descriptor() ([]byte, []int) {
-	return file_replica_proto_rawDescGZIP(), []int{16}
+	return file_replica_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AdvanceBranch) GetRepository() string {
@@ -1435,7 +2051,7 @@ type Settled struct {
 
 func (x *Settled) Reset() {
 	*x = Settled{}
-	mi := &file_replica_proto_msgTypes[17]
+	mi := &file_replica_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1447,7 +2063,7 @@ func (x *Settled) String() string {
 func (*Settled) ProtoMessage() {}
 
 func (x *Settled) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_proto_msgTypes[17]
+	mi := &file_replica_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1460,7 +2076,7 @@ func (x *Settled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settled.ProtoReflect.Descriptor instead.
 func (*Settled) Descriptor() ([]byte, []int) {
-	return file_replica_proto_rawDescGZIP(), []int{17}
+	return file_replica_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Settled) GetContent() string {
@@ -1522,7 +2138,7 @@ type Settle struct {
 
 func (x *Settle) Reset() {
 	*x = Settle{}
-	mi := &file_replica_proto_msgTypes[18]
+	mi := &file_replica_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1534,7 +2150,7 @@ func (x *Settle) String() string {
 func (*Settle) ProtoMessage() {}
 
 func (x *Settle) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_proto_msgTypes[18]
+	mi := &file_replica_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1547,7 +2163,7 @@ func (x *Settle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settle.ProtoReflect.Descriptor instead.
 func (*Settle) Descriptor() ([]byte, []int) {
-	return file_replica_proto_rawDescGZIP(), []int{18}
+	return file_replica_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Settle) GetContents() []*Settled {
@@ -1576,7 +2192,7 @@ type ResetStaging struct {
 
 func (x *ResetStaging) Reset() {
 	*x = ResetStaging{}
-	mi := &file_replica_proto_msgTypes[19]
+	mi := &file_replica_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1588,7 +2204,7 @@ func (x *ResetStaging) String() string {
 func (*ResetStaging) ProtoMessage() {}
 
 func (x *ResetStaging) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_proto_msgTypes[19]
+	mi := &file_replica_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1601,7 +2217,7 @@ func (x *ResetStaging) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetStaging.ProtoReflect.Descriptor instead.
 func (*ResetStaging) Descriptor() ([]byte, []int) {
-	return file_replica_proto_rawDescGZIP(), []int{19}
+	return file_replica_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ResetStaging) GetRepository() string {
@@ -1642,7 +2258,7 @@ type StageBulk struct {
 
 func (x *StageBulk) Reset() {
 	*x = StageBulk{}
-	mi := &file_replica_proto_msgTypes[20]
+	mi := &file_replica_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1654,7 +2270,7 @@ func (x *StageBulk) String() string {
 func (*StageBulk) ProtoMessage() {}
 
 func (x *StageBulk) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_proto_msgTypes[20]
+	mi := &file_replica_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1667,7 +2283,7 @@ func (x *StageBulk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageBulk.ProtoReflect.Descriptor instead.
 func (*StageBulk) Descriptor() ([]byte, []int) {
-	return file_replica_proto_rawDescGZIP(), []int{20}
+	return file_replica_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *StageBulk) GetToken() string {
@@ -1695,7 +2311,7 @@ type AdoptToken struct {
 
 func (x *AdoptToken) Reset() {
 	*x = AdoptToken{}
-	mi := &file_replica_proto_msgTypes[21]
+	mi := &file_replica_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1707,7 +2323,7 @@ func (x *AdoptToken) String() string {
 func (*AdoptToken) ProtoMessage() {}
 
 func (x *AdoptToken) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_proto_msgTypes[21]
+	mi := &file_replica_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1720,7 +2336,7 @@ func (x *AdoptToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdoptToken.ProtoReflect.Descriptor instead.
 func (*AdoptToken) Descriptor() ([]byte, []int) {
-	return file_replica_proto_rawDescGZIP(), []int{21}
+	return file_replica_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AdoptToken) GetRepository() string {
@@ -1754,7 +2370,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_replica_proto_msgTypes[22]
+	mi := &file_replica_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1766,7 +2382,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_proto_msgTypes[22]
+	mi := &file_replica_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1779,7 +2395,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_replica_proto_rawDescGZIP(), []int{22}
+	return file_replica_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Rule) GetPattern() string {
@@ -1806,7 +2422,7 @@ type SetRules struct {
 
 func (x *SetRules) Reset() {
 	*x = SetRules{}
-	mi := &file_replica_proto_msgTypes[23]
+	mi := &file_replica_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1818,7 +2434,7 @@ func (x *SetRules) String() string {
 func (*SetRules) ProtoMessage() {}
 
 func (x *SetRules) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_proto_msgTypes[23]
+	mi := &file_replica_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1831,7 +2447,7 @@ func (x *SetRules) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRules.ProtoReflect.Descriptor instead.
 func (*SetRules) Descriptor() ([]byte, []int) {
-	return file_replica_proto_rawDescGZIP(), []int{23}
+	return file_replica_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SetRules) GetRepository() string {
@@ -1857,7 +2473,7 @@ type Rules struct {
 
 func (x *Rules) Reset() {
 	*x = Rules{}
-	mi := &file_replica_proto_msgTypes[24]
+	mi := &file_replica_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1869,7 +2485,7 @@ func (x *Rules) String() string {
 func (*Rules) ProtoMessage() {}
 
 func (x *Rules) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_proto_msgTypes[24]
+	mi := &file_replica_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1882,7 +2498,7 @@ func (x *Rules) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rules.ProtoReflect.Descriptor instead.
 func (*Rules) Descriptor() ([]byte, []int) {
-	return file_replica_proto_rawDescGZIP(), []int{24}
+	return file_replica_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Rules) GetRules() []*Rule {
@@ -1896,7 +2512,7 @@ var File_replica_proto protoreflect.FileDescriptor
 
 const file_replica_proto_rawDesc = "" +
 	"\n" +
-	"\rreplica.proto\x12\x10lakefsfs.replica\"\x95\t\n" +
+	"\rreplica.proto\x12\x10lakefsfs.replica\"\xe0\v\n" +
 	"\aCommand\x12Q\n" +
 	"\x11create_repository\x18\x01 \x01(\v2\".lakefsfs.replica.CreateRepositoryH\x00R\x10createRepository\x12-\n" +
 	"\x11delete_repository\x18\x02 \x01(\tH\x00R\x10deleteRepository\x129\n" +
@@ -1922,9 +2538,53 @@ const file_replica_proto_rawDesc = "" +
 	"\n" +
 	"drop_token\x18\x11 \x01(\tH\x00R\tdropToken\x129\n" +
 	"\tset_rules\x18\x12 \x01(\v2\x1a.lakefsfs.replica.SetRulesH\x00R\bsetRules\x12'\n" +
-	"\x0eforget_settled\x18\x13 \x01(\bH\x00R\rforgetSettled\x12\x16\n" +
-	"\x06origin\x18\x1e \x01(\x04R\x06originB\x04\n" +
-	"\x02op\"\x8a\x01\n" +
+	"\x0eforget_settled\x18\x13 \x01(\bH\x00R\rforgetSettled\x12#\n" +
+	"\fopen_session\x18\x14 \x01(\bH\x00R\vopenSession\x12\x14\n" +
+	"\x04tick\x18\x15 \x01(\bH\x00R\x04tick\x123\n" +
+	"\bset_node\x18\x16 \x01(\v2\x16.lakefsfs.replica.NodeH\x00R\asetNode\x12!\n" +
+	"\vforget_node\x18\x17 \x01(\tH\x00R\n" +
+	"forgetNode\x122\n" +
+	"\x06refuse\x18\x18 \x01(\v2\x18.lakefsfs.replica.RefuseH\x00R\x06refuse\x12\x16\n" +
+	"\x06origin\x18\x1e \x01(\x04R\x06origin\x12\x12\n" +
+	"\x04term\x18\x1f \x01(\x04R\x04term\x12\x18\n" +
+	"\asession\x18  \x01(\x04R\asession\x12\x10\n" +
+	"\x03seq\x18! \x01(\x04R\x03seq\x12\x12\n" +
+	"\x04done\x18\" \x01(\x04R\x04done\x12\x14\n" +
+	"\x05value\x18# \x01(\fR\x05value\x12\x18\n" +
+	"\aversion\x18$ \x01(\rR\aversionB\x04\n" +
+	"\x02op\"\x88\x01\n" +
+	"\x04Node\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04peer\x18\x02 \x01(\tR\x04peer\x12\x14\n" +
+	"\x05serve\x18\x03 \x01(\tR\x05serve\x12\x18\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\x12\x18\n" +
+	"\acommand\x18\x05 \x01(\rR\acommand\x12\x12\n" +
+	"\x04vote\x18\x06 \x01(\bR\x04vote\"=\n" +
+	"\x06Refuse\x123\n" +
+	"\aoutcome\x18\x01 \x01(\v2\x19.lakefsfs.replica.OutcomeR\aoutcome\"q\n" +
+	"\aOutcome\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\rR\x04kind\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\fR\x05value\x12\x14\n" +
+	"\x05paths\x18\x04 \x03(\fR\x05paths\x12\x12\n" +
+	"\x04more\x18\x05 \x01(\bR\x04more\"1\n" +
+	"\aSession\x12\x12\n" +
+	"\x04used\x18\x01 \x01(\x04R\x04used\x12\x12\n" +
+	"\x04done\x18\x02 \x01(\x04R\x04done\"F\n" +
+	"\bSettings\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12$\n" +
+	"\rconfiguration\x18\x02 \x01(\fR\rconfiguration\"\x80\x01\n" +
+	"\vPeerRequest\x12\x1a\n" +
+	"\aconfirm\x18\x01 \x01(\x04H\x00R\aconfirm\x124\n" +
+	"\bannounce\x18\x02 \x01(\v2\x16.lakefsfs.replica.NodeH\x00R\bannounce\x12\x18\n" +
+	"\x06status\x18\x03 \x01(\bH\x00R\x06statusB\x05\n" +
+	"\x03ask\"~\n" +
+	"\fPeerResponse\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x18\n" +
+	"\aapplied\x18\x02 \x01(\x04R\aapplied\x12\x12\n" +
+	"\x04last\x18\x03 \x01(\x04R\x04last\x12\x16\n" +
+	"\x06leader\x18\x04 \x01(\tR\x06leader\x12\x14\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\"\x8a\x01\n" +
 	"\n" +
 	"Repository\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12+\n" +
@@ -2072,67 +2732,78 @@ func file_replica_proto_rawDescGZIP() []byte {
 	return file_replica_proto_rawDescData
 }
 
-var file_replica_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_replica_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_replica_proto_goTypes = []any{
 	(*Command)(nil),          // 0: lakefsfs.replica.Command
-	(*Repository)(nil),       // 1: lakefsfs.replica.Repository
-	(*Branch)(nil),           // 2: lakefsfs.replica.Branch
-	(*Tag)(nil),              // 3: lakefsfs.replica.Tag
-	(*CreateRepository)(nil), // 4: lakefsfs.replica.CreateRepository
-	(*LoadRefs)(nil),         // 5: lakefsfs.replica.LoadRefs
-	(*CreateBranch)(nil),     // 6: lakefsfs.replica.CreateBranch
-	(*DeleteBranch)(nil),     // 7: lakefsfs.replica.DeleteBranch
-	(*RenameBranch)(nil),     // 8: lakefsfs.replica.RenameBranch
-	(*SetHead)(nil),          // 9: lakefsfs.replica.SetHead
-	(*CreateTag)(nil),        // 10: lakefsfs.replica.CreateTag
-	(*DeleteTag)(nil),        // 11: lakefsfs.replica.DeleteTag
-	(*Change)(nil),           // 12: lakefsfs.replica.Change
-	(*Stage)(nil),            // 13: lakefsfs.replica.Stage
-	(*Seal)(nil),             // 14: lakefsfs.replica.Seal
-	(*Keep)(nil),             // 15: lakefsfs.replica.Keep
-	(*AdvanceBranch)(nil),    // 16: lakefsfs.replica.AdvanceBranch
-	(*Settled)(nil),          // 17: lakefsfs.replica.Settled
-	(*Settle)(nil),           // 18: lakefsfs.replica.Settle
-	(*ResetStaging)(nil),     // 19: lakefsfs.replica.ResetStaging
-	(*StageBulk)(nil),        // 20: lakefsfs.replica.StageBulk
-	(*AdoptToken)(nil),       // 21: lakefsfs.replica.AdoptToken
-	(*Rule)(nil),             // 22: lakefsfs.replica.Rule
-	(*SetRules)(nil),         // 23: lakefsfs.replica.SetRules
-	(*Rules)(nil),            // 24: lakefsfs.replica.Rules
+	(*Node)(nil),             // 1: lakefsfs.replica.Node
+	(*Refuse)(nil),           // 2: lakefsfs.replica.Refuse
+	(*Outcome)(nil),          // 3: lakefsfs.replica.Outcome
+	(*Session)(nil),          // 4: lakefsfs.replica.Session
+	(*Settings)(nil),         // 5: lakefsfs.replica.Settings
+	(*PeerRequest)(nil),      // 6: lakefsfs.replica.PeerRequest
+	(*PeerResponse)(nil),     // 7: lakefsfs.replica.PeerResponse
+	(*Repository)(nil),       // 8: lakefsfs.replica.Repository
+	(*Branch)(nil),           // 9: lakefsfs.replica.Branch
+	(*Tag)(nil),              // 10: lakefsfs.replica.Tag
+	(*CreateRepository)(nil), // 11: lakefsfs.replica.CreateRepository
+	(*LoadRefs)(nil),         // 12: lakefsfs.replica.LoadRefs
+	(*CreateBranch)(nil),     // 13: lakefsfs.replica.CreateBranch
+	(*DeleteBranch)(nil),     // 14: lakefsfs.replica.DeleteBranch
+	(*RenameBranch)(nil),     // 15: lakefsfs.replica.RenameBranch
+	(*SetHead)(nil),          // 16: lakefsfs.replica.SetHead
+	(*CreateTag)(nil),        // 17: lakefsfs.replica.CreateTag
+	(*DeleteTag)(nil),        // 18: lakefsfs.replica.DeleteTag
+	(*Change)(nil),           // 19: lakefsfs.replica.Change
+	(*Stage)(nil),            // 20: lakefsfs.replica.Stage
+	(*Seal)(nil),             // 21: lakefsfs.replica.Seal
+	(*Keep)(nil),             // 22: lakefsfs.replica.Keep
+	(*AdvanceBranch)(nil),    // 23: lakefsfs.replica.AdvanceBranch
+	(*Settled)(nil),          // 24: lakefsfs.replica.Settled
+	(*Settle)(nil),           // 25: lakefsfs.replica.Settle
+	(*ResetStaging)(nil),     // 26: lakefsfs.replica.ResetStaging
+	(*StageBulk)(nil),        // 27: lakefsfs.replica.StageBulk
+	(*AdoptToken)(nil),       // 28: lakefsfs.replica.AdoptToken
+	(*Rule)(nil),             // 29: lakefsfs.replica.Rule
+	(*SetRules)(nil),         // 30: lakefsfs.replica.SetRules
+	(*Rules)(nil),            // 31: lakefsfs.replica.Rules
 }
 var file_replica_proto_depIdxs = []int32{
-	4,  // 0: lakefsfs.replica.Command.create_repository:type_name -> lakefsfs.replica.CreateRepository
-	5,  // 1: lakefsfs.replica.Command.load_refs:type_name -> lakefsfs.replica.LoadRefs
-	6,  // 2: lakefsfs.replica.Command.create_branch:type_name -> lakefsfs.replica.CreateBranch
-	7,  // 3: lakefsfs.replica.Command.delete_branch:type_name -> lakefsfs.replica.DeleteBranch
-	8,  // 4: lakefsfs.replica.Command.rename_branch:type_name -> lakefsfs.replica.RenameBranch
-	9,  // 5: lakefsfs.replica.Command.set_head:type_name -> lakefsfs.replica.SetHead
-	10, // 6: lakefsfs.replica.Command.create_tag:type_name -> lakefsfs.replica.CreateTag
-	11, // 7: lakefsfs.replica.Command.delete_tag:type_name -> lakefsfs.replica.DeleteTag
-	13, // 8: lakefsfs.replica.Command.stage:type_name -> lakefsfs.replica.Stage
-	14, // 9: lakefsfs.replica.Command.seal:type_name -> lakefsfs.replica.Seal
-	16, // 10: lakefsfs.replica.Command.advance_branch:type_name -> lakefsfs.replica.AdvanceBranch
-	18, // 11: lakefsfs.replica.Command.settle:type_name -> lakefsfs.replica.Settle
-	19, // 12: lakefsfs.replica.Command.reset_staging:type_name -> lakefsfs.replica.ResetStaging
-	20, // 13: lakefsfs.replica.Command.stage_bulk:type_name -> lakefsfs.replica.StageBulk
-	21, // 14: lakefsfs.replica.Command.adopt_token:type_name -> lakefsfs.replica.AdoptToken
-	23, // 15: lakefsfs.replica.Command.set_rules:type_name -> lakefsfs.replica.SetRules
-	1,  // 16: lakefsfs.replica.CreateRepository.repository:type_name -> lakefsfs.replica.Repository
-	2,  // 17: lakefsfs.replica.CreateRepository.branches:type_name -> lakefsfs.replica.Branch
-	3,  // 18: lakefsfs.replica.CreateRepository.tags:type_name -> lakefsfs.replica.Tag
-	2,  // 19: lakefsfs.replica.CreateBranch.branch:type_name -> lakefsfs.replica.Branch
-	3,  // 20: lakefsfs.replica.CreateTag.tag:type_name -> lakefsfs.replica.Tag
-	12, // 21: lakefsfs.replica.Stage.changes:type_name -> lakefsfs.replica.Change
-	15, // 22: lakefsfs.replica.AdvanceBranch.keep:type_name -> lakefsfs.replica.Keep
-	17, // 23: lakefsfs.replica.Settle.contents:type_name -> lakefsfs.replica.Settled
-	12, // 24: lakefsfs.replica.StageBulk.changes:type_name -> lakefsfs.replica.Change
-	22, // 25: lakefsfs.replica.SetRules.rules:type_name -> lakefsfs.replica.Rule
-	22, // 26: lakefsfs.replica.Rules.rules:type_name -> lakefsfs.replica.Rule
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	11, // 0: lakefsfs.replica.Command.create_repository:type_name -> lakefsfs.replica.CreateRepository
+	12, // 1: lakefsfs.replica.Command.load_refs:type_name -> lakefsfs.replica.LoadRefs
+	13, // 2: lakefsfs.replica.Command.create_branch:type_name -> lakefsfs.replica.CreateBranch
+	14, // 3: lakefsfs.replica.Command.delete_branch:type_name -> lakefsfs.replica.DeleteBranch
+	15, // 4: lakefsfs.replica.Command.rename_branch:type_name -> lakefsfs.replica.RenameBranch
+	16, // 5: lakefsfs.replica.Command.set_head:type_name -> lakefsfs.replica.SetHead
+	17, // 6: lakefsfs.replica.Command.create_tag:type_name -> lakefsfs.replica.CreateTag
+	18, // 7: lakefsfs.replica.Command.delete_tag:type_name -> lakefsfs.replica.DeleteTag
+	20, // 8: lakefsfs.replica.Command.stage:type_name -> lakefsfs.replica.Stage
+	21, // 9: lakefsfs.replica.Command.seal:type_name -> lakefsfs.replica.Seal
+	23, // 10: lakefsfs.replica.Command.advance_branch:type_name -> lakefsfs.replica.AdvanceBranch
+	25, // 11: lakefsfs.replica.Command.settle:type_name -> lakefsfs.replica.Settle
+	26, // 12: lakefsfs.replica.Command.reset_staging:type_name -> lakefsfs.replica.ResetStaging
+	27, // 13: lakefsfs.replica.Command.stage_bulk:type_name -> lakefsfs.replica.StageBulk
+	28, // 14: lakefsfs.replica.Command.adopt_token:type_name -> lakefsfs.replica.AdoptToken
+	30, // 15: lakefsfs.replica.Command.set_rules:type_name -> lakefsfs.replica.SetRules
+	1,  // 16: lakefsfs.replica.Command.set_node:type_name -> lakefsfs.replica.Node
+	2,  // 17: lakefsfs.replica.Command.refuse:type_name -> lakefsfs.replica.Refuse
+	3,  // 18: lakefsfs.replica.Refuse.outcome:type_name -> lakefsfs.replica.Outcome
+	1,  // 19: lakefsfs.replica.PeerRequest.announce:type_name -> lakefsfs.replica.Node
+	8,  // 20: lakefsfs.replica.CreateRepository.repository:type_name -> lakefsfs.replica.Repository
+	9,  // 21: lakefsfs.replica.CreateRepository.branches:type_name -> lakefsfs.replica.Branch
+	10, // 22: lakefsfs.replica.CreateRepository.tags:type_name -> lakefsfs.replica.Tag
+	9,  // 23: lakefsfs.replica.CreateBranch.branch:type_name -> lakefsfs.replica.Branch
+	10, // 24: lakefsfs.replica.CreateTag.tag:type_name -> lakefsfs.replica.Tag
+	19, // 25: lakefsfs.replica.Stage.changes:type_name -> lakefsfs.replica.Change
+	22, // 26: lakefsfs.replica.AdvanceBranch.keep:type_name -> lakefsfs.replica.Keep
+	24, // 27: lakefsfs.replica.Settle.contents:type_name -> lakefsfs.replica.Settled
+	19, // 28: lakefsfs.replica.StageBulk.changes:type_name -> lakefsfs.replica.Change
+	29, // 29: lakefsfs.replica.SetRules.rules:type_name -> lakefsfs.replica.Rule
+	29, // 30: lakefsfs.replica.Rules.rules:type_name -> lakefsfs.replica.Rule
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_replica_proto_init() }
@@ -2160,6 +2831,16 @@ func file_replica_proto_init() {
 		(*Command_DropToken)(nil),
 		(*Command_SetRules)(nil),
 		(*Command_ForgetSettled)(nil),
+		(*Command_OpenSession)(nil),
+		(*Command_Tick)(nil),
+		(*Command_SetNode)(nil),
+		(*Command_ForgetNode)(nil),
+		(*Command_Refuse)(nil),
+	}
+	file_replica_proto_msgTypes[6].OneofWrappers = []any{
+		(*PeerRequest_Confirm)(nil),
+		(*PeerRequest_Announce)(nil),
+		(*PeerRequest_Status)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2167,7 +2848,7 @@ func file_replica_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_replica_proto_rawDesc), len(file_replica_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
