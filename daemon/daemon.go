@@ -35,6 +35,7 @@ type Daemon struct {
 	cache   *cache.Cache
 	spill   *spill.Store
 	eng     *local.Engine
+	rpc     *remote.Server
 	http    *http.Server
 	lis     net.Listener
 	locks   *vfs.Locks
@@ -137,15 +138,18 @@ func (d *Daemon) listen() error {
 	if err := os.Chmod(path, 0o600); err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	mux := http.NewServeMux()
-	remote.Register(mux, d.eng)
-	d.registerMounts(mux)
+	rpc, plain := split(d.lis)
+	d.rpc = remote.NewServer(remote.ServerOptions{})
+	remote.Register(d.rpc, d.eng)
+	d.registerMounts(d.rpc)
+	go d.rpc.Serve(rpc)
 	// Where the time and the memory go, for curl --unix-socket and go tool pprof.
+	mux := http.NewServeMux()
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	d.http = &http.Server{Handler: mux, ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelWarn)}
-	go d.http.Serve(d.lis)
+	go d.http.Serve(plain)
 	return nil
 }
 
@@ -234,12 +238,9 @@ func (d *Daemon) Close() error {
 			d.log.Warn("unmount", "err", err)
 		}
 	}
-	if d.http != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		if err := d.http.Shutdown(ctx); err != nil {
-			d.http.Close()
-		}
-		cancel()
+	if d.rpc != nil {
+		d.rpc.Shutdown(10 * time.Second)
+		d.http.Close()
 	}
 	if d.eng != nil {
 		errs = append(errs, d.eng.Close())

@@ -58,3 +58,14 @@ func (e *NotLeader) Error() string {
 
 // Unwrap returns Unavailable.
 func (e *NotLeader) Unwrap() error { return graveler.Unavailable }
+
+// SessionEnded is the error of a change whose session is not there any more, or never was: nothing was done. Its Kind is Stale.
+type SessionEnded struct{ Session SessionID }
+
+// Error names the session.
+func (e *SessionEnded) Error() string {
+	return fmt.Sprintf("session %x has ended: %s", uint64(e.Session), graveler.Stale.Error())
+}
+
+// Unwrap returns Stale.
+func (e *SessionEnded) Unwrap() error { return graveler.Stale }

@@ -64,7 +64,7 @@ func (a *app) client() (daemon.Client, error) {
 		}
 		addr = cfg.Socket()
 	}
-	c, err := remote.Dial(addr)
+	c, err := remote.Dial(addr, remote.DialOptions{})
 	if err != nil {
 		return daemon.Client{}, usageError{err}
 	}

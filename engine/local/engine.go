@@ -322,7 +322,7 @@ func (h *hub) close() {
 }
 
 // Watch yields events until ctx ends or the engine closes.
-func (e *Engine) Watch(ctx context.Context) iter.Seq2[engine.Event, error] {
+func (e *Engine) watch(ctx context.Context) iter.Seq2[engine.Event, error] {
 	h := &e.events
 	w := &watcher{ch: make(chan engine.Event, watchBuffer)}
 	h.mu.Lock()

@@ -1,258 +1,98 @@
+// Package remote carries the engine contract between processes: Register serves an engine over gRPC, Dial returns one that asks servers.
+// The messages are those of api/lakefsfs/v1.
+//
+// A client knows one server or several of a cluster. It asks the one that leads, follows the lead, and asks again when a server is
+// gone or doesn't answer. Each change is made once all the same: it has a number in a session, see engine.Request. Of a daemon that
+// runs alone on the same machine it needs no session: a change whose answer was lost is reported as such.
+//
+// The files: peer.go has connections, pool.go which server to ask, retry.go when to ask again, session.go the numbers; client_*.go
+// are the contract's groups, serve_*.go the same on the server's side, convert.go the words of both.
 package remote
 
 import (
 	"context"
-	"fmt"
-	"iter"
-	"net"
-	"net/http"
-	"strings"
 
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/lakefsfs/lakefsfs/api/lakefsfs/v1"
 	"github.com/lakefsfs/lakefsfs/engine"
-	"github.com/lakefsfs/lakefsfs/graveler"
-	"github.com/lakefsfs/lakefsfs/object"
 )
 
-// Client is an engine behind a daemon's socket.
+// Client is an engine behind one or several servers.
 type Client struct {
-	addr string
-	http *http.Client
+	opt DialOptions
+	pool
+	numbers numbers
 }
 
-var _ engine.Engine = (*Client)(nil)
+var (
+	_ engine.Engine  = (*Client)(nil)
+	_ engine.Cluster = (*Client)(nil)
+)
 
-// Dial returns the engine at unix:///path/of/the/socket. It doesn't connect yet.
-func Dial(addr string) (*Client, error) {
-	path, ok := strings.CutPrefix(addr, "unix://")
-	if !ok || path == "" {
-		return nil, fmt.Errorf("server %q: %w: %w", addr, errUnix, graveler.Invalid)
-	}
-	tr := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", path)
-		},
-		DisableCompression: true, MaxIdleConnsPerHost: 16,
-	}
-	return &Client{addr: addr, http: &http.Client{Transport: tr}}, nil
+// Dial returns the engine at addresses, separated by commas: HOST:PORT of servers of one cluster, or unix:// and a socket's path. It
+// doesn't connect yet.
+func Dial(addrs string, opt DialOptions) (*Client, error) {
+	c := &Client{opt: opt}
+	return c, c.pool.init(addrs, &c.opt)
 }
 
-// Close closes idle connections.
+// Close closes the connections.
 func (c *Client) Close() error {
-	c.http.CloseIdleConnections()
+	c.pool.close()
 	return nil
 }
 
-// Call asks a service that is registered beside the engine.
-func Call[Resp any](ctx context.Context, c *Client, name string, req any) (Resp, error) {
-	return call[Resp](ctx, c, name, req)
+// message is a pointer to a generated message.
+type message[T any] interface {
+	*T
+	proto.Message
 }
 
-// Handle serves a call of a service beside the engine.
-func Handle[Req, Resp any](mux *http.ServeMux, name string, fn func(ctx context.Context, r Req) (Resp, error)) {
-	unary(&server{ServeMux: mux, caughtUp: func(context.Context) {}}, name, fn)
+// Call asks a service that is registered beside the engine, on the one server that the client knows. It isn't repeated.
+func Call[Resp any, P message[Resp]](ctx context.Context, c *Client, name string, req proto.Message) (*Resp, error) {
+	return unary[Resp, P](ctx, c, method{name: name, mode: once, limit: short}, req)
 }
 
-func do(ctx context.Context, c *Client, name string, req any) error {
-	_, err := call[none](ctx, c, name, req)
-	return err
+func (c *Client) tries(ctx context.Context, m method) *tries { return &tries{c: c, ctx: ctx, m: m} }
+
+// unary makes a call with one answer that needs no number.
+func unary[Resp any, P message[Resp]](ctx context.Context, c *Client, m method, req proto.Message) (*Resp, error) {
+	return unaryOf[Resp, P](c.tries(ctx, m), req)
 }
 
-// CreateRepository is engine.Engine's.
-func (c *Client) CreateRepository(ctx context.Context, r engine.CreateRepository) (graveler.Repository, error) {
-	return call[graveler.Repository](ctx, c, "CreateRepository", r)
+// anyNode is unary for what every node of a cluster knows.
+func anyNode[Resp any, P message[Resp]](ctx context.Context, c *Client, m method, req proto.Message) (*Resp, error) {
+	t := c.tries(ctx, m)
+	t.any = true
+	return unaryOf[Resp, P](t, req)
 }
 
-// AttachRepository is engine.Engine's.
-func (c *Client) AttachRepository(ctx context.Context, r engine.AttachRepository) (graveler.Repository, error) {
-	return call[graveler.Repository](ctx, c, "AttachRepository", r)
-}
-
-// Repository is engine.Engine's.
-func (c *Client) Repository(ctx context.Context, id graveler.RepositoryID) (graveler.Repository, error) {
-	return call[graveler.Repository](ctx, c, "Repository", repoReq{id})
-}
-
-// ListRepositories is engine.Engine's.
-func (c *Client) ListRepositories(ctx context.Context) ([]graveler.Repository, error) {
-	return call[[]graveler.Repository](ctx, c, "ListRepositories", none{})
-}
-
-// DeleteRepository is engine.Engine's.
-func (c *Client) DeleteRepository(ctx context.Context, id graveler.RepositoryID) error {
-	return do(ctx, c, "DeleteRepository", repoReq{id})
-}
-
-// DumpRefs is engine.Engine's.
-func (c *Client) DumpRefs(ctx context.Context, id graveler.RepositoryID) (graveler.RefsManifest, error) {
-	return call[graveler.RefsManifest](ctx, c, "DumpRefs", repoReq{id})
-}
-
-// Resolve is engine.Engine's.
-func (c *Client) Resolve(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref) (graveler.Resolved, error) {
-	return call[graveler.Resolved](ctx, c, "Resolve", refReq{Repo: repo, Ref: ref})
-}
-
-// ListBranches is engine.Engine's.
-func (c *Client) ListBranches(ctx context.Context, repo graveler.RepositoryID, q engine.RefQuery) ([]graveler.Branch, error) {
-	return call[[]graveler.Branch](ctx, c, "ListBranches", refsReq{repo, q})
-}
-
-// CreateBranch is engine.Engine's.
-func (c *Client) CreateBranch(ctx context.Context, r engine.CreateBranch) (graveler.Branch, error) {
-	return call[graveler.Branch](ctx, c, "CreateBranch", r)
-}
-
-// DeleteBranch is engine.Engine's.
-func (c *Client) DeleteBranch(ctx context.Context, repo graveler.RepositoryID, id graveler.BranchID, force bool) error {
-	return do(ctx, c, "DeleteBranch", branchReq{Repo: repo, Branch: id, Force: force})
-}
-
-// RenameBranch is engine.Engine's.
-func (c *Client) RenameBranch(ctx context.Context, repo graveler.RepositoryID, from, to graveler.BranchID) error {
-	return do(ctx, c, "RenameBranch", branchReq{Repo: repo, Branch: from, To: to})
-}
-
-// SetHead is engine.Engine's.
-func (c *Client) SetHead(ctx context.Context, repo graveler.RepositoryID, id graveler.BranchID, ref graveler.Ref, drop bool) (graveler.Branch, error) {
-	return call[graveler.Branch](ctx, c, "SetHead", branchReq{Repo: repo, Branch: id, Ref: ref, Force: drop})
-}
-
-// ListTags is engine.Engine's.
-func (c *Client) ListTags(ctx context.Context, repo graveler.RepositoryID, q engine.RefQuery) ([]graveler.Tag, error) {
-	return call[[]graveler.Tag](ctx, c, "ListTags", refsReq{repo, q})
-}
-
-// CreateTag is engine.Engine's.
-func (c *Client) CreateTag(ctx context.Context, repo graveler.RepositoryID, id graveler.TagID, ref graveler.Ref) (graveler.Tag, error) {
-	return call[graveler.Tag](ctx, c, "CreateTag", tagReq{repo, id, ref})
-}
-
-// DeleteTag is engine.Engine's.
-func (c *Client) DeleteTag(ctx context.Context, repo graveler.RepositoryID, id graveler.TagID) error {
-	return do(ctx, c, "DeleteTag", tagReq{Repo: repo, Tag: id})
-}
-
-// Rules is engine.Engine's.
-func (c *Client) Rules(ctx context.Context, repo graveler.RepositoryID) ([]graveler.Rule, error) {
-	return call[[]graveler.Rule](ctx, c, "Rules", repoReq{repo})
-}
-
-// SetRules is engine.Engine's.
-func (c *Client) SetRules(ctx context.Context, repo graveler.RepositoryID, rules []graveler.Rule) error {
-	return do(ctx, c, "SetRules", rulesReq{repo, rules})
-}
-
-// Stat is engine.Engine's.
-func (c *Client) Stat(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, path string) (graveler.Entry, error) {
-	return call[graveler.Entry](ctx, c, "Stat", refReq{repo, ref, path})
-}
-
-// Lookup is engine.Engine's.
-func (c *Client) Lookup(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, path string) (graveler.Found, error) {
-	return call[graveler.Found](ctx, c, "Lookup", refReq{repo, ref, path})
-}
-
-// List is engine.Engine's.
-func (c *Client) List(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, q engine.ListQuery) iter.Seq2[graveler.Listed, error] {
-	return items[graveler.Listed](ctx, c, "List", listReq{repo, ref, q})
-}
-
-// Stage is engine.Engine's.
-func (c *Client) Stage(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, changes []graveler.Change) error {
-	return do(ctx, c, "Stage", stageReq{repo, branch, changes})
-}
-
-// Move is engine.Engine's.
-func (c *Client) Move(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, from, to string) error {
-	return do(ctx, c, "Move", moveReq{repo, branch, from, to})
-}
-
-// Exchange is engine.Engine's.
-func (c *Client) Exchange(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, x, y string) error {
-	return do(ctx, c, "Exchange", moveReq{repo, branch, x, y})
-}
-
-// Reset is engine.Engine's.
-func (c *Client) Reset(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, path string) error {
-	return do(ctx, c, "Reset", refReq{repo, graveler.Ref(branch), path})
-}
-
-// Commit is engine.Engine's.
-func (c *Client) Commit(ctx context.Context, r engine.CommitRequest) (graveler.Commit, error) {
-	return call[graveler.Commit](ctx, c, "Commit", r)
-}
-
-// Log is engine.Engine's.
-func (c *Client) Log(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, q engine.LogQuery) iter.Seq2[graveler.Commit, error] {
-	return items[graveler.Commit](ctx, c, "Log", logReq{repo, ref, q})
-}
-
-// Diff is engine.Engine's.
-func (c *Client) Diff(ctx context.Context, repo graveler.RepositoryID, left, right graveler.Ref, q engine.DiffQuery) iter.Seq2[graveler.Diff, error] {
-	return items[graveler.Diff](ctx, c, "Diff", diffReq{repo, left, right, q})
-}
-
-// Status is engine.Engine's.
-func (c *Client) Status(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, q engine.DiffQuery) iter.Seq2[graveler.Diff, error] {
-	return items[graveler.Diff](ctx, c, "Status", diffReq{Repo: repo, Left: graveler.Ref(branch), Query: q})
-}
-
-// MergeBase is engine.Engine's.
-func (c *Client) MergeBase(ctx context.Context, repo graveler.RepositoryID, a, b graveler.Ref) (graveler.Commit, error) {
-	return call[graveler.Commit](ctx, c, "MergeBase", diffReq{Repo: repo, Left: a, Right: b})
-}
-
-// Merge is engine.Engine's.
-func (c *Client) Merge(ctx context.Context, r engine.MergeRequest) (graveler.Commit, error) {
-	return call[graveler.Commit](ctx, c, "Merge", r)
-}
-
-// Revert is engine.Engine's.
-func (c *Client) Revert(ctx context.Context, r engine.PickRequest) (graveler.Commit, error) {
-	return call[graveler.Commit](ctx, c, "Revert", r)
-}
-
-// CherryPick is engine.Engine's.
-func (c *Client) CherryPick(ctx context.Context, r engine.PickRequest) (graveler.Commit, error) {
-	return call[graveler.Commit](ctx, c, "CherryPick", r)
-}
-
-// Import is engine.Engine's.
-func (c *Client) Import(ctx context.Context, r engine.ImportRequest, progress func(int64)) (int64, error) {
-	for it, err := range items[importItem](ctx, c, "Import", r) {
-		if err != nil || it.Done {
-			return it.Count, err
+func unaryOf[Resp any, P message[Resp]](t *tries, req proto.Message) (*Resp, error) {
+	for {
+		resp := new(Resp)
+		err := t.attempt(func(ctx context.Context, cc *grpc.ClientConn) error {
+			return cc.Invoke(ctx, t.m.name, req, P(resp), grpc.StaticMethod())
+		})
+		if err == nil {
+			return resp, nil
 		}
-		if progress != nil {
-			progress(it.Count)
+		if err := t.next(err); err != nil {
+			if t.doubt && t.m.mode == once {
+				err = doubtful(err)
+			}
+			return nil, err
 		}
 	}
-	return 0, lost(fmt.Errorf("no result"))
 }
 
-// CollectGarbage is engine.Engine's.
-func (c *Client) CollectGarbage(ctx context.Context, r engine.GCRequest) (engine.GCReport, error) {
-	return call[engine.GCReport](ctx, c, "CollectGarbage", r)
-}
-
-// Check is engine.Engine's.
-func (c *Client) Check(ctx context.Context, r engine.CheckRequest) iter.Seq2[engine.Problem, error] {
-	return items[engine.Problem](ctx, c, "Check", r)
-}
-
-// Watch is engine.Engine's.
-func (c *Client) Watch(ctx context.Context, after uint64) iter.Seq2[engine.Event, error] {
-	return items[engine.Event](ctx, c, "Watch", watchReq{after})
-}
-
-// Sync is engine.Engine's.
-func (c *Client) Sync(ctx context.Context) error { return do(ctx, c, "Sync", none{}) }
-
-// Objects is engine.Engine's.
-func (c *Client) Objects(ctx context.Context, repo graveler.RepositoryID) (object.Store, error) {
-	if _, err := c.Repository(ctx, repo); err != nil {
-		return nil, err
-	}
-	return &store{c, repo}, nil
+// changed makes a change with one answer.
+func changed[Resp any, P message[Resp]](ctx context.Context, c *Client, m method, req proto.Message, set func(*pb.RequestInfo)) (resp *Resp, err error) {
+	err = c.numbered(ctx, m, func(t *tries, i *pb.RequestInfo) error {
+		set(i)
+		resp, err = unaryOf[Resp, P](t, req)
+		return err
+	})
+	return resp, err
 }
