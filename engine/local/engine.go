@@ -39,6 +39,10 @@ type Config struct {
 	SyncEvery        time.Duration // see replica.Config
 	OnFull           func()        // see replica.Config
 	Logger           *slog.Logger
+	// Snapshots is where snapshots of the metadata go, nil for nowhere. It is not closed.
+	Snapshots     object.Store
+	SnapshotEvery time.Duration // 0 is ten minutes, negative only when Snapshot is called
+	Version       string        // of the program, noted in snapshots
 }
 
 // Engine implements engine.Engine.
@@ -100,6 +104,7 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	}
 	e.settler.Start()
 	cfg.Spill.SetReady(e.settler.Add)
+	e.startSnapshots()
 	return e, nil
 }
 
@@ -156,6 +161,7 @@ func (e *Engine) recover(ctx context.Context) error {
 func (e *Engine) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
+	e.endSnapshots()
 	e.spill.SetReady(nil)
 	e.settler.Close(ctx)
 	e.events.close()
