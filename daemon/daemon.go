@@ -12,19 +12,17 @@ import (
 	"net/http/pprof"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/lakefsfs/lakefsfs/cache"
 	"github.com/lakefsfs/lakefsfs/control"
-	"github.com/lakefsfs/lakefsfs/engine/local"
 	"github.com/lakefsfs/lakefsfs/engine/remote"
 	"github.com/lakefsfs/lakefsfs/fs"
 	"github.com/lakefsfs/lakefsfs/graveler"
-	"github.com/lakefsfs/lakefsfs/graveler/committed"
 	"github.com/lakefsfs/lakefsfs/object"
-	"github.com/lakefsfs/lakefsfs/spill"
 	"github.com/lakefsfs/lakefsfs/vfs"
 )
 
@@ -33,8 +31,7 @@ type Daemon struct {
 	cfg     Config
 	log     *slog.Logger
 	cache   *cache.Cache
-	spill   *spill.Store
-	eng     *local.Engine
+	meta    metadata
 	rpc     *remote.Server
 	http    *http.Server
 	lis     net.Listener
@@ -86,21 +83,8 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *Daemon, err erro
 	if d.cache, err = cache.NewCache(copt); err != nil {
 		return nil, err
 	}
-	d.spill, err = spill.Open(filepath.Join(cfg.Data, "spill"), spill.Options{Ahead: 16, Logger: log, OpenBase: objects})
-	if err != nil {
-		return nil, err
-	}
-	namespace := cfg.Namespace
-	if namespace == "" {
-		namespace = "file://" + filepath.Join(cfg.Data, "objects")
-	}
 	d.ballast = newBallast(cfg.Data, log)
-	d.eng, err = local.Open(ctx, local.Config{
-		OnFull: d.ballast.drop,
-		Dir:    filepath.Join(cfg.Data, "meta"), Objects: objects, Spill: d.spill, DefaultNamespace: namespace, SyncEvery: cfg.Sync.Every, Logger: log,
-		Tables: func(ns string) committed.TableCache { return d.cache.Tables(ns) },
-	})
-	if err != nil {
+	if err := d.openMetadata(ctx, objects); err != nil {
 		return nil, err
 	}
 	if err := d.listen(); err != nil {
@@ -140,7 +124,7 @@ func (d *Daemon) listen() error {
 	}
 	rpc, plain := split(d.lis)
 	d.rpc = remote.NewServer(remote.ServerOptions{})
-	remote.Register(d.rpc, d.eng)
+	remote.Register(d.rpc, d.meta.front)
 	d.registerMounts(d.rpc)
 	go d.rpc.Serve(rpc)
 	// Where the time and the memory go, for curl --unix-socket and go tool pprof.
@@ -172,7 +156,8 @@ func (d *Daemon) Mount(ctx context.Context, r MountRequest) (MountInfo, error) {
 		return MountInfo{}, fmt.Errorf("the daemon is stopping: %w", graveler.Unavailable)
 	}
 	tree, err := vfs.New(ctx, vfs.Config{
-		Engine: d.eng, Spill: d.spill, Control: control.New(d.eng), Locks: d.locks, Place: place, ReadOnly: r.ReadOnly, SyncOnClose: r.SyncOnClose,
+		Engine: d.meta.front, Spill: d.meta.spill, Elsewhere: d.meta.far, Keep: d.meta.keep,
+		Control: control.New(d.meta.front), Locks: d.locks, Place: place, ReadOnly: r.ReadOnly, SyncOnClose: r.SyncOnClose,
 		ReadAhead: min(d.cfg.Cache.ReadAhead, d.cfg.Cache.Memory/8),
 		UID:       uint32(os.Getuid()), GID: uint32(os.Getgid()), Logger: d.log,
 	})
@@ -242,11 +227,8 @@ func (d *Daemon) Close() error {
 		d.rpc.Shutdown(10 * time.Second)
 		d.http.Close()
 	}
-	if d.eng != nil {
-		errs = append(errs, d.eng.Close())
-	}
-	if d.spill != nil {
-		d.spill.Close()
+	for _, end := range slices.Backward(d.meta.close) {
+		errs = append(errs, end())
 	}
 	if d.ballast != nil {
 		d.ballast.close()

@@ -29,6 +29,7 @@ type metadata struct {
 	front engine.Engine // that is asked
 	spill *spill.Store  // where front's pending bytes are
 	far   bool          // others change branches through other machines
+	keep  func(ctx context.Context, id graveler.ContentID) error // see vfs.Config
 	close []func() error
 }
 
@@ -125,6 +126,9 @@ func (d *Daemon) openEdge(objects opener) error {
 	}
 	m.close = append(m.close, e.Close)
 	m.front, m.spill, m.far = e, held, true
+	if d.cfg.Sync.Upload {
+		m.keep = e.Keep
+	}
 	return nil
 }
 
@@ -182,4 +186,12 @@ func (d *Daemon) join(ctx context.Context) {
 		case <-time.After(wait):
 		}
 	}
+}
+
+// replica tells how this daemon's own metadata stands; nothing of a client's.
+func (m *metadata) replica() local.ReplicaStatus {
+	if m.own == nil {
+		return local.ReplicaStatus{}
+	}
+	return m.own.Replica()
 }
