@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -27,6 +28,10 @@ type Config struct {
 	Store     StoreConfig   `mapstructure:"store"`
 	Mounts    []MountConfig `mapstructure:"mounts" doc:"what is mounted at the start"`
 	Sync      SyncConfig    `mapstructure:"sync"`
+	Engine    EngineConfig  `mapstructure:"engine"`
+	Cluster   ClusterConfig `mapstructure:"cluster"`
+	Serve     ServeConfig   `mapstructure:"serve"`
+	TLS       TLSConfig     `mapstructure:"tls"`
 	Log       LogConfig     `mapstructure:"log"`
 }
 
@@ -55,7 +60,49 @@ type MountConfig struct {
 
 // SyncConfig says when what was written reaches the disk without being asked.
 type SyncConfig struct {
-	Every time.Duration `mapstructure:"every" doc:"the log of changes is made durable at least this often"`
+	Every  time.Duration `mapstructure:"every" doc:"the log of changes is made durable at least this often"`
+	Upload bool          `mapstructure:"upload" doc:"where the metadata is elsewhere, fsync returns when the bytes are on the object store, not only on this machine's disk"`
+}
+
+// EngineConfig makes a daemon one without metadata of its own.
+type EngineConfig struct {
+	Address   string `mapstructure:"address" doc:"servers that keep the metadata, HOST:PORT separated by commas; empty: this daemon keeps it"`
+	TokenFile string `mapstructure:"token_file" doc:"file with the token that the servers know this machine by"`
+	Objects   string `mapstructure:"objects" doc:"how a daemon without metadata reaches objects: direct, through the servers, or auto: direct but for file:// namespaces"`
+}
+
+// ClusterConfig makes a daemon a node of a cluster.
+type ClusterConfig struct {
+	Listen        string        `mapstructure:"listen" doc:"HOST:PORT for the other nodes of a cluster; empty: this daemon is none"`
+	Advertise     string        `mapstructure:"advertise" doc:"HOST:PORT that the other nodes reach this one at; empty is cluster.listen"`
+	Join          string        `mapstructure:"join" doc:"serve address of members of a cluster, HOST:PORT separated by commas, that a node with an empty data directory joins"`
+	Bootstrap     bool          `mapstructure:"bootstrap" doc:"this node may begin a cluster: with an empty data directory, or that of a daemon that was none"`
+	Heartbeat     time.Duration `mapstructure:"heartbeat" doc:"how long a leader may be silent before the others elect another"`
+	RemoveDead    time.Duration `mapstructure:"remove_dead" doc:"after how long without contact a node is removed; 0 is never"`
+	Snapshots     string        `mapstructure:"snapshots" doc:"storage URL that snapshots of the metadata go to; empty is nowhere"`
+	SnapshotEvery time.Duration `mapstructure:"snapshot_every" doc:"how often, if anything changed"`
+}
+
+// ServeConfig lets clients of other machines in.
+type ServeConfig struct {
+	Listen    string `mapstructure:"listen" doc:"HOST:PORT for clients; empty: the socket alone"`
+	Advertise string `mapstructure:"advertise" doc:"HOST:PORT that clients reach this daemon at; empty is serve.listen"`
+	Tokens    string `mapstructure:"tokens" doc:"file of the clients that may call, a line each: TOKEN NAME ro|rw|admin"`
+}
+
+func (c *ServeConfig) address() string {
+	if c.Advertise != "" {
+		return c.Advertise
+	}
+	return c.Listen
+}
+
+// TLSConfig is what connections between machines are made with.
+type TLSConfig struct {
+	CA       string `mapstructure:"ca" doc:"PEM file of the authorities that the other side's certificate is of"`
+	Cert     string `mapstructure:"cert" doc:"PEM file of this machine's certificate"`
+	Key      string `mapstructure:"key" doc:"PEM file of its key"`
+	Insecure bool   `mapstructure:"insecure" doc:"speak without TLS, on loopback addresses alone"`
 }
 
 // LogConfig says what is logged.
@@ -70,8 +117,11 @@ func DefaultConfig() Config {
 		Data:  DefaultData(),
 		Cache: CacheConfig{Memory: 256 << 20, Disk: 10 << 30, ReadAhead: 16 << 20},
 		Store: StoreConfig{Timeout: 30 * time.Second, Retry: 30 * time.Second},
-		Sync:  SyncConfig{Every: 200 * time.Millisecond},
-		Log:   LogConfig{Level: "info", Format: "auto"},
+		Sync:  SyncConfig{Every: 200 * time.Millisecond, Upload: true},
+
+		Engine:  EngineConfig{Objects: "auto"},
+		Cluster: ClusterConfig{Heartbeat: 500 * time.Millisecond, SnapshotEvery: 10 * time.Minute},
+		Log:     LogConfig{Level: "info", Format: "auto"},
 	}
 }
 
@@ -127,6 +177,12 @@ func (c *Config) Validate() error {
 	if c.Sync.Every < time.Millisecond || c.Sync.Every > time.Minute {
 		return bad("sync.every", fmt.Sprintf("is %s; give 1ms to 1m", c.Sync.Every))
 	}
+	if !slices.Contains([]string{"auto", "direct", "through"}, c.Engine.Objects) {
+		return bad("engine.objects", fmt.Sprintf("is %q; give auto, direct or through", c.Engine.Objects))
+	}
+	if err := c.validateCluster(bad); err != nil {
+		return err
+	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
 		return bad("log.level", fmt.Sprintf("is %q; give debug, info, warn or error", c.Log.Level))
 	}
@@ -141,6 +197,62 @@ func (c *Config) Validate() error {
 			if _, err := graveler.ParsePlace(m.Place); err != nil {
 				return fmt.Errorf("configuration: mounts[%d]: %w", i, err)
 			}
+		}
+	}
+	return nil
+}
+
+// validateCluster is Validate of what goes between machines.
+func (c *Config) validateCluster(bad func(key, why string) error) error {
+	for _, a := range [][2]string{
+		{"cluster.listen", c.Cluster.Listen}, {"cluster.advertise", c.Cluster.Advertise}, {"serve.listen", c.Serve.Listen}, {"serve.advertise", c.Serve.Advertise},
+	} {
+		if _, _, err := net.SplitHostPort(a[1]); a[1] != "" && err != nil {
+			return bad(a[0], fmt.Sprintf("is %q; give HOST:PORT", a[1]))
+		}
+	}
+	if c.Serve.Listen != "" && c.Serve.Tokens == "" && !c.TLS.Insecure {
+		return bad("serve.tokens", "is empty, and clients of other machines are known by their tokens; name a file with lines TOKEN NAME ro|rw|admin")
+	}
+	if c.Engine.Address != "" && c.Serve.Listen != "" {
+		return bad("engine.address", "is set, and so is serve.listen: a daemon keeps metadata or asks for it")
+	}
+	if host, _, _ := net.SplitHostPort(c.Serve.address()); c.Cluster.Listen != "" && (host == "" || net.ParseIP(host) != nil && net.ParseIP(host).IsUnspecified()) {
+		return bad("serve.advertise", "doesn't tell clients of the cluster where this node is; give a HOST:PORT that they reach it at")
+	}
+	if c.Cluster.Listen == "" && (c.Cluster.Join != "" || c.Cluster.Bootstrap) {
+		return bad("cluster.listen", "is empty, and a node of a cluster needs it; give HOST:PORT")
+	}
+	if c.Cluster.Join != "" && c.Cluster.Bootstrap {
+		return bad("cluster.join", "is set, and so is cluster.bootstrap: a node begins a cluster or joins one")
+	}
+	if c.Engine.Address != "" && c.Cluster.Listen != "" {
+		return bad("engine.address", "is set, and so is cluster.listen: a daemon keeps metadata or asks for it")
+	}
+	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
+		return bad("tls.cert", "and tls.key go together; give both")
+	}
+	if c.TLS.Insecure && c.TLS.Cert != "" {
+		return bad("tls.insecure", "is set, and so is tls.cert; give one of them")
+	}
+	if (c.Cluster.Listen != "" || c.Serve.Listen != "") && c.TLS.Cert == "" && !c.TLS.Insecure {
+		return bad("tls.cert", "is empty, and other machines are spoken to with TLS; give tls.cert, tls.key and tls.ca (lakefsfs cluster certs makes them)")
+	}
+	if c.Cluster.Listen != "" && c.TLS.Cert != "" && c.TLS.CA == "" {
+		return bad("tls.ca", "is empty, and nodes know each other by it")
+	}
+	if c.Cluster.Heartbeat < 20*time.Millisecond || c.Cluster.Heartbeat > time.Minute {
+		return bad("cluster.heartbeat", fmt.Sprintf("is %s; give 20ms to 1m", c.Cluster.Heartbeat))
+	}
+	if c.Cluster.RemoveDead != 0 && c.Cluster.RemoveDead < 10*c.Cluster.Heartbeat {
+		return bad("cluster.remove_dead", fmt.Sprintf("is %s; give 0, or at least ten times cluster.heartbeat", c.Cluster.RemoveDead))
+	}
+	if c.Cluster.SnapshotEvery < time.Second {
+		return bad("cluster.snapshot_every", fmt.Sprintf("is %s; give at least 1s", c.Cluster.SnapshotEvery))
+	}
+	if c.Cluster.Snapshots != "" {
+		if err := object.ValidateURL(c.Cluster.Snapshots); err != nil {
+			return fmt.Errorf("configuration: cluster.snapshots: %w", err)
 		}
 	}
 	return nil
@@ -175,7 +287,7 @@ func Keys() []Key {
 // envPrefix is before every environment variable; envOther are those of the command line.
 const envPrefix = "LAKEFSFS_"
 
-var envOther = []string{"LAKEFSFS_SERVER", "LAKEFSFS_CONFIG"}
+var envOther = []string{"LAKEFSFS_SERVER", "LAKEFSFS_CONFIG", "LAKEFSFS_TOKEN", "LAKEFSFS_TOKEN_FILE", "LAKEFSFS_CA"}
 
 // Load reads the configuration: file if it is not "", the environment, then flags by key. A key that doesn't exist is an error
 // that names the nearest one.

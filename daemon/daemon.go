@@ -32,7 +32,11 @@ type Daemon struct {
 	log     *slog.Logger
 	cache   *cache.Cache
 	meta    metadata
-	rpc     *remote.Server
+	rpc     *remote.Server  // on the socket
+	tcp     *remote.Server  // for other machines; nil if they aren't let in
+	ctx     context.Context // ends when the daemon closes
+	stop    context.CancelFunc
+	work    sync.WaitGroup
 	http    *http.Server
 	lis     net.Listener
 	locks   *vfs.Locks
@@ -54,6 +58,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *Daemon, err erro
 		log = slog.New(slog.DiscardHandler)
 	}
 	d := &Daemon{cfg: cfg, log: log, locks: new(vfs.Locks), mounts: map[string]*mount{}}
+	d.ctx, d.stop = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
 			d.Close()
@@ -87,8 +92,14 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *Daemon, err erro
 	if err := d.openMetadata(ctx, objects); err != nil {
 		return nil, err
 	}
+	if err := d.serve(); err != nil {
+		return nil, err
+	}
 	if err := d.listen(); err != nil {
 		return nil, err
+	}
+	if cfg.Cluster.Join != "" {
+		d.work.Go(func() { d.join(d.ctx) })
 	}
 	for _, m := range cfg.Mounts {
 		if _, err := d.Mount(ctx, MountRequest(m)); err != nil {
@@ -223,9 +234,14 @@ func (d *Daemon) Close() error {
 			d.log.Warn("unmount", "err", err)
 		}
 	}
+	d.stop()
+	d.work.Wait()
 	if d.rpc != nil {
 		d.rpc.Shutdown(10 * time.Second)
 		d.http.Close()
+	}
+	if d.tcp != nil {
+		d.tcp.Shutdown(10 * time.Second)
 	}
 	for _, end := range slices.Backward(d.meta.close) {
 		errs = append(errs, end())

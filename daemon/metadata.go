@@ -25,10 +25,10 @@ import (
 //	a node           an edge before a client of all nodes: this node leads only sometimes
 //	a client         an edge before a client of the servers that engine.address names
 type metadata struct {
-	own   *local.Engine // that this daemon keeps; nil for a client
-	front engine.Engine // that is asked
-	spill *spill.Store  // where front's pending bytes are
-	far   bool          // others change branches through other machines
+	own   *local.Engine                                          // that this daemon keeps; nil for a client
+	front engine.Engine                                          // that is asked
+	spill *spill.Store                                           // where front's pending bytes are
+	far   bool                                                   // others change branches through other machines
 	keep  func(ctx context.Context, id graveler.ContentID) error // see vfs.Config
 	close []func() error
 }
@@ -106,7 +106,11 @@ func (d *Daemon) openEdge(objects opener) error {
 		return err
 	}
 	m.close = append(m.close, lock.Close)
-	client, err := remote.Dial(addr, d.cfg.dialOptions())
+	opt, err := d.cfg.dialOptions()
+	if err != nil {
+		return err
+	}
+	client, err := remote.Dial(addr, opt)
 	if err != nil {
 		return err
 	}
@@ -153,7 +157,12 @@ func (d *Daemon) reach(objects opener) func(ctx context.Context, ns string, thro
 // join has a member of the cluster add this node, until it is one or ctx ends.
 func (d *Daemon) join(ctx context.Context) {
 	at := d.cfg.Cluster.Join
-	client, err := remote.Dial(at, d.cfg.dialOptions())
+	opt, err := d.cfg.dialOptions()
+	if err != nil {
+		d.log.Error("join the cluster", "at", at, "err", err)
+		return
+	}
+	client, err := remote.Dial(at, opt)
 	if err != nil {
 		d.log.Error("join the cluster", "at", at, "err", err)
 		return
