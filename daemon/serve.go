@@ -25,7 +25,7 @@ func (d *Daemon) serve() error {
 	}
 	opt := remote.ServerOptions{Serving: d.serving}
 	if c.Tokens != "" {
-		tokens, err := remote.LoadTokens(c.Tokens, d.log)
+		tokens, err := remote.OpenTokens(c.Tokens, d.log)
 		if err != nil {
 			return err
 		}
