@@ -23,7 +23,7 @@ var allowed = map[string][]string{
 	"cache":                             {"graveler", "object"}, // a decorator of object stores
 	"spill":                             {"graveler", "object"}, // a file may begin as an object
 	"engine":                            {"graveler", "object"}, // the contract
-	"engine/internal/replica":           {"graveler", "graveler/committed", "engine", "engine/internal/replica/replicapb", "engine/internal/replica/wal"},
+	"engine/internal/replica":           {"graveler", "graveler/committed", "object", "engine", "engine/internal/replica/replicapb", "engine/internal/replica/wal"},
 	"engine/internal/replica/wal":       {"graveler"},
 	"engine/internal/replica/replicapb": {},
 	"engine/local":                      {"graveler", "graveler/committed", "object", "spill", "engine", "engine/internal/replica"},

@@ -192,6 +192,8 @@ func (a *applier) run(cmd *pb.Command) error {
 		return a.del(nodeKey(op.ForgetNode))
 	case *pb.Command_Refuse:
 		return outcomeOf(op.Refuse.GetOutcome())
+	case *pb.Command_SetCluster:
+		return a.setCluster(op.SetCluster)
 	}
 	return fmt.Errorf("a command that this version doesn't know: %w", graveler.Invalid)
 }

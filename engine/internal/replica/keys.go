@@ -25,6 +25,7 @@ import (
 //	o <session>                       → Session
 //	i <session> <seq>                 → Outcome: what a request of it returned; 8 bytes each
 //	n <node>                          → Node: a member of the cluster
+//	m cluster                         → Cluster: its name
 //	m applied                         → index, term of the last applied log entry
 //	m clock                           → how often the cluster's clock has ticked
 //	m configuration                   → Settings: the raft configuration that was applied last

@@ -52,6 +52,7 @@ type Command struct {
 	//	*Command_SetNode
 	//	*Command_ForgetNode
 	//	*Command_Refuse
+	//	*Command_SetCluster
 	Op            isCommand_Op `protobuf_oneof:"op"`
 	Origin        uint64       `protobuf:"varint,30,opt,name=origin,proto3" json:"origin,omitempty"`   // who asked for it, for its event
 	Term          uint64       `protobuf:"varint,31,opt,name=term,proto3" json:"term,omitempty"`       // of the lead under which its operation began: the entry must be of that term. 0 is any
@@ -317,6 +318,15 @@ func (x *Command) GetRefuse() *Refuse {
 	return nil
 }
 
+func (x *Command) GetSetCluster() *Cluster {
+	if x != nil {
+		if x, ok := x.Op.(*Command_SetCluster); ok {
+			return x.SetCluster
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetOrigin() uint64 {
 	if x != nil {
 		return x.Origin
@@ -466,6 +476,10 @@ type Command_Refuse struct {
 	Refuse *Refuse `protobuf:"bytes,24,opt,name=refuse,proto3,oneof"`
 }
 
+type Command_SetCluster struct {
+	SetCluster *Cluster `protobuf:"bytes,25,opt,name=set_cluster,json=setCluster,proto3,oneof"` // changes nothing if there is one
+}
+
 func (*Command_CreateRepository) isCommand_Op() {}
 
 func (*Command_DeleteRepository) isCommand_Op() {}
@@ -513,6 +527,8 @@ func (*Command_SetNode) isCommand_Op() {}
 func (*Command_ForgetNode) isCommand_Op() {}
 
 func (*Command_Refuse) isCommand_Op() {}
+
+func (*Command_SetCluster) isCommand_Op() {}
 
 // Node is one member of a cluster.
 type Node struct {
@@ -2508,11 +2524,64 @@ func (x *Rules) GetRules() []*Rule {
 	return nil
 }
 
+// Cluster is the name of a cluster, which it keeps for life, and of those whose state it began with.
+type Cluster struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Former        []string               `protobuf:"bytes,2,rep,name=former,proto3" json:"former,omitempty"` // newest first
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Cluster) Reset() {
+	*x = Cluster{}
+	mi := &file_replica_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cluster) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cluster) ProtoMessage() {}
+
+func (x *Cluster) ProtoReflect() protoreflect.Message {
+	mi := &file_replica_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Cluster.ProtoReflect.Descriptor instead.
+func (*Cluster) Descriptor() ([]byte, []int) {
+	return file_replica_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *Cluster) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Cluster) GetFormer() []string {
+	if x != nil {
+		return x.Former
+	}
+	return nil
+}
+
 var File_replica_proto protoreflect.FileDescriptor
 
 const file_replica_proto_rawDesc = "" +
 	"\n" +
-	"\rreplica.proto\x12\x10lakefsfs.replica\"\xe0\v\n" +
+	"\rreplica.proto\x12\x10lakefsfs.replica\"\x9e\f\n" +
 	"\aCommand\x12Q\n" +
 	"\x11create_repository\x18\x01 \x01(\v2\".lakefsfs.replica.CreateRepositoryH\x00R\x10createRepository\x12-\n" +
 	"\x11delete_repository\x18\x02 \x01(\tH\x00R\x10deleteRepository\x129\n" +
@@ -2544,7 +2613,9 @@ const file_replica_proto_rawDesc = "" +
 	"\bset_node\x18\x16 \x01(\v2\x16.lakefsfs.replica.NodeH\x00R\asetNode\x12!\n" +
 	"\vforget_node\x18\x17 \x01(\tH\x00R\n" +
 	"forgetNode\x122\n" +
-	"\x06refuse\x18\x18 \x01(\v2\x18.lakefsfs.replica.RefuseH\x00R\x06refuse\x12\x16\n" +
+	"\x06refuse\x18\x18 \x01(\v2\x18.lakefsfs.replica.RefuseH\x00R\x06refuse\x12<\n" +
+	"\vset_cluster\x18\x19 \x01(\v2\x19.lakefsfs.replica.ClusterH\x00R\n" +
+	"setCluster\x12\x16\n" +
 	"\x06origin\x18\x1e \x01(\x04R\x06origin\x12\x12\n" +
 	"\x04term\x18\x1f \x01(\x04R\x04term\x12\x18\n" +
 	"\asession\x18  \x01(\x04R\asession\x12\x10\n" +
@@ -2718,7 +2789,10 @@ const file_replica_proto_rawDesc = "" +
 	"repository\x12,\n" +
 	"\x05rules\x18\x02 \x03(\v2\x16.lakefsfs.replica.RuleR\x05rules\"5\n" +
 	"\x05Rules\x12,\n" +
-	"\x05rules\x18\x01 \x03(\v2\x16.lakefsfs.replica.RuleR\x05rulesB@Z>github.com/lakefsfs/lakefsfs/engine/internal/replica/replicapbb\x06proto3"
+	"\x05rules\x18\x01 \x03(\v2\x16.lakefsfs.replica.RuleR\x05rules\"1\n" +
+	"\aCluster\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06former\x18\x02 \x03(\tR\x06formerB@Z>github.com/lakefsfs/lakefsfs/engine/internal/replica/replicapbb\x06proto3"
 
 var (
 	file_replica_proto_rawDescOnce sync.Once
@@ -2732,7 +2806,7 @@ func file_replica_proto_rawDescGZIP() []byte {
 	return file_replica_proto_rawDescData
 }
 
-var file_replica_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_replica_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_replica_proto_goTypes = []any{
 	(*Command)(nil),          // 0: lakefsfs.replica.Command
 	(*Node)(nil),             // 1: lakefsfs.replica.Node
@@ -2766,6 +2840,7 @@ var file_replica_proto_goTypes = []any{
 	(*Rule)(nil),             // 29: lakefsfs.replica.Rule
 	(*SetRules)(nil),         // 30: lakefsfs.replica.SetRules
 	(*Rules)(nil),            // 31: lakefsfs.replica.Rules
+	(*Cluster)(nil),          // 32: lakefsfs.replica.Cluster
 }
 var file_replica_proto_depIdxs = []int32{
 	11, // 0: lakefsfs.replica.Command.create_repository:type_name -> lakefsfs.replica.CreateRepository
@@ -2786,24 +2861,25 @@ var file_replica_proto_depIdxs = []int32{
 	30, // 15: lakefsfs.replica.Command.set_rules:type_name -> lakefsfs.replica.SetRules
 	1,  // 16: lakefsfs.replica.Command.set_node:type_name -> lakefsfs.replica.Node
 	2,  // 17: lakefsfs.replica.Command.refuse:type_name -> lakefsfs.replica.Refuse
-	3,  // 18: lakefsfs.replica.Refuse.outcome:type_name -> lakefsfs.replica.Outcome
-	1,  // 19: lakefsfs.replica.PeerRequest.announce:type_name -> lakefsfs.replica.Node
-	8,  // 20: lakefsfs.replica.CreateRepository.repository:type_name -> lakefsfs.replica.Repository
-	9,  // 21: lakefsfs.replica.CreateRepository.branches:type_name -> lakefsfs.replica.Branch
-	10, // 22: lakefsfs.replica.CreateRepository.tags:type_name -> lakefsfs.replica.Tag
-	9,  // 23: lakefsfs.replica.CreateBranch.branch:type_name -> lakefsfs.replica.Branch
-	10, // 24: lakefsfs.replica.CreateTag.tag:type_name -> lakefsfs.replica.Tag
-	19, // 25: lakefsfs.replica.Stage.changes:type_name -> lakefsfs.replica.Change
-	22, // 26: lakefsfs.replica.AdvanceBranch.keep:type_name -> lakefsfs.replica.Keep
-	24, // 27: lakefsfs.replica.Settle.contents:type_name -> lakefsfs.replica.Settled
-	19, // 28: lakefsfs.replica.StageBulk.changes:type_name -> lakefsfs.replica.Change
-	29, // 29: lakefsfs.replica.SetRules.rules:type_name -> lakefsfs.replica.Rule
-	29, // 30: lakefsfs.replica.Rules.rules:type_name -> lakefsfs.replica.Rule
-	31, // [31:31] is the sub-list for method output_type
-	31, // [31:31] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	32, // 18: lakefsfs.replica.Command.set_cluster:type_name -> lakefsfs.replica.Cluster
+	3,  // 19: lakefsfs.replica.Refuse.outcome:type_name -> lakefsfs.replica.Outcome
+	1,  // 20: lakefsfs.replica.PeerRequest.announce:type_name -> lakefsfs.replica.Node
+	8,  // 21: lakefsfs.replica.CreateRepository.repository:type_name -> lakefsfs.replica.Repository
+	9,  // 22: lakefsfs.replica.CreateRepository.branches:type_name -> lakefsfs.replica.Branch
+	10, // 23: lakefsfs.replica.CreateRepository.tags:type_name -> lakefsfs.replica.Tag
+	9,  // 24: lakefsfs.replica.CreateBranch.branch:type_name -> lakefsfs.replica.Branch
+	10, // 25: lakefsfs.replica.CreateTag.tag:type_name -> lakefsfs.replica.Tag
+	19, // 26: lakefsfs.replica.Stage.changes:type_name -> lakefsfs.replica.Change
+	22, // 27: lakefsfs.replica.AdvanceBranch.keep:type_name -> lakefsfs.replica.Keep
+	24, // 28: lakefsfs.replica.Settle.contents:type_name -> lakefsfs.replica.Settled
+	19, // 29: lakefsfs.replica.StageBulk.changes:type_name -> lakefsfs.replica.Change
+	29, // 30: lakefsfs.replica.SetRules.rules:type_name -> lakefsfs.replica.Rule
+	29, // 31: lakefsfs.replica.Rules.rules:type_name -> lakefsfs.replica.Rule
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_replica_proto_init() }
@@ -2836,6 +2912,7 @@ func file_replica_proto_init() {
 		(*Command_SetNode)(nil),
 		(*Command_ForgetNode)(nil),
 		(*Command_Refuse)(nil),
+		(*Command_SetCluster)(nil),
 	}
 	file_replica_proto_msgTypes[6].OneofWrappers = []any{
 		(*PeerRequest_Confirm)(nil),
@@ -2848,7 +2925,7 @@ func file_replica_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_replica_proto_rawDesc), len(file_replica_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   32,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
