@@ -39,6 +39,10 @@ type Config struct {
 	Logger           *slog.Logger
 	// Cluster makes the engine a node of a cluster; nil is one alone. Its OnLead is the engine's own.
 	Cluster *ClusterConfig
+	// Snapshots is where snapshots of the metadata go, nil for nowhere. It is not closed.
+	Snapshots     object.Store
+	SnapshotEvery time.Duration // 0 is ten minutes, negative only when Snapshot is called
+	Version       string        // of the program, noted in snapshots
 }
 
 // ClusterConfig tells a node of a cluster how it is one.
@@ -118,6 +122,7 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	e.settler.Start()
 	cfg.Spill.SetReady(e.settler.Add)
 	close(e.opened)
+	e.startSnapshots()
 	return e, nil
 }
 
@@ -186,6 +191,7 @@ func (e *Engine) takeUp(v *replica.View, first bool) error {
 func (e *Engine) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
+	e.endSnapshots()
 	e.spill.SetReady(nil)
 	e.settler.Close(ctx)
 	e.events.close()

@@ -370,7 +370,7 @@ func (r *Replica) Status() Status {
 
 type pebbleLogger struct{ l *slog.Logger }
 
-var quiet = pebbleLogger{slog.New(slog.DiscardHandler)}
+var quietPebble = pebbleLogger{slog.New(slog.DiscardHandler)}
 
 func (p pebbleLogger) Infof(string, ...any) {}
 func (p pebbleLogger) Errorf(f string, a ...any) {

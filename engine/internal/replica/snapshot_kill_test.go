@@ -24,7 +24,7 @@ import (
 )
 
 func statesIn(fs vfs.FS) (*states, error) {
-	return openStates(fs, "/meta", func() *pebble.Options { return stateOptions(fs, quiet, func() {}) })
+	return openStates(fs, "/meta", func() *pebble.Options { return stateOptions(fs, quietPebble, func() {}) })
 }
 
 // put in a stream by another, s gets a state of its own.

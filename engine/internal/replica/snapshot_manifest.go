@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"regexp"
 	"strings"
 	"time"
@@ -66,8 +67,11 @@ func (m *manifest) bytes() (n int64) {
 
 func (m *manifest) address(f file) string { return m.Cluster + tablesDir + f.Object }
 
-func (m *manifest) info(url, address string) engine.SnapshotInfo {
-	return engine.SnapshotInfo{URL: strings.TrimSuffix(url, "/") + "/" + address, Index: m.Index, Taken: m.Taken, Tables: len(m.Files), Bytes: m.bytes()}
+func (m *manifest) info(at, address string) engine.SnapshotInfo {
+	if u, err := url.Parse(at); err == nil {
+		at = u.JoinPath(address).String() // parameters stay behind the path
+	}
+	return engine.SnapshotInfo{URL: at, Index: m.Index, Taken: m.Taken, Tables: len(m.Files), Bytes: m.bytes()}
 }
 
 func encodeManifest(m *manifest) ([]byte, error) {

@@ -196,7 +196,7 @@ func openFetched(m *manifest, dir string) (*pebble.DB, error) {
 	if newest := uint64(pebble.FormatNewest); m.Format > newest {
 		return nil, fmt.Errorf("lakefsfs %s took it, in a format that this version doesn't know; use that one or a newer: %w", m.Program, graveler.Invalid)
 	}
-	db, err := pebble.Open(dir, stateOptions(vfs.Default, quiet, func() {}))
+	db, err := pebble.Open(dir, stateOptions(vfs.Default, quietPebble, func() {}))
 	if err != nil {
 		return nil, fmt.Errorf("open the fetched state: %v: %w", err, graveler.Corrupt)
 	}
