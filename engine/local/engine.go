@@ -63,6 +63,7 @@ type Engine struct {
 	holders holders
 	opened  chan struct{} // closed when Open has ended
 	leads   int           // how often this node has led; of OnLead
+	snaps   snapshots
 
 	mu     sync.Mutex
 	spaces map[string]*space
