@@ -8,8 +8,6 @@ package local
 import (
 	"context"
 	"errors"
-	"fmt"
-	"iter"
 	"log/slog"
 	"sync"
 	"time"
@@ -39,11 +37,19 @@ type Config struct {
 	SyncEvery        time.Duration // see replica.Config
 	OnFull           func()        // see replica.Config
 	Logger           *slog.Logger
+	// Cluster makes the engine a node of a cluster; nil is one alone. Its OnLead is the engine's own.
+	Cluster *ClusterConfig
 	// Snapshots is where snapshots of the metadata go, nil for nowhere. It is not closed.
 	Snapshots     object.Store
 	SnapshotEvery time.Duration // 0 is ten minutes, negative only when Snapshot is called
 	Version       string        // of the program, noted in snapshots
 }
+
+// ClusterConfig tells a node of a cluster how it is one.
+type ClusterConfig = replica.ClusterConfig
+
+// TLSFiles are the files that nodes of a cluster speak TLS with.
+type TLSFiles = replica.TLSFiles
 
 // Engine implements engine.Engine.
 type Engine struct {
@@ -55,6 +61,9 @@ type Engine struct {
 	names   *names
 	settler *settle.Settler
 	holders holders
+	opened  chan struct{} // closed when Open has ended
+	leads   int           // how often this node has led; of OnLead
+	snaps   snapshots
 
 	mu     sync.Mutex
 	spaces map[string]*space
@@ -90,20 +99,30 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	if cfg.Tables == nil {
 		cfg.Tables = func(string) committed.TableCache { return nil }
 	}
-	e := &Engine{cfg: cfg, log: cfg.Logger, spill: cfg.Spill, spaces: map[string]*space{}}
+	e := &Engine{cfg: cfg, log: cfg.Logger, spill: cfg.Spill, spaces: map[string]*space{}, opened: make(chan struct{})}
+	rc := replica.Config{Dir: cfg.Dir, SyncEvery: cfg.SyncEvery, OnFull: cfg.OnFull, Logger: cfg.Logger, OnEvent: e.events.send}
+	if cfg.Cluster != nil {
+		c := *cfg.Cluster
+		c.OnLead = e.onLead
+		rc.Cluster = &c
+	}
 	var err error
-	e.rep, err = replica.Open(replica.Config{Dir: cfg.Dir, SyncEvery: cfg.SyncEvery, OnFull: cfg.OnFull, Logger: cfg.Logger, OnEvent: e.events.send})
+	e.rep, err = replica.Open(rc)
 	if err != nil {
 		return nil, err
 	}
+	e.events.start(e.rep.Applied())
 	e.names = &names{e: e}
 	e.settler = settle.New(e.names, e.spill, e.log)
-	if err := e.recover(ctx); err != nil {
-		e.settler.Close(ctx)
-		return nil, errors.Join(err, e.rep.Close())
+	if cfg.Cluster == nil {
+		if err := e.recover(ctx); err != nil {
+			e.settler.Close(ctx)
+			return nil, errors.Join(err, e.rep.Close())
+		}
 	}
 	e.settler.Start()
 	cfg.Spill.SetReady(e.settler.Add)
+	close(e.opened)
 	e.startSnapshots()
 	return e, nil
 }
@@ -115,6 +134,17 @@ func (e *Engine) recover(ctx context.Context) error {
 		return err
 	}
 	defer v.Close()
+	if err := e.dropBulks(ctx, v); err != nil {
+		return err
+	}
+	if err := e.rep.ForgetSettled(ctx); err != nil {
+		return err
+	}
+	return e.takeUp(v, true)
+}
+
+// dropBulks removes what was staged for operations that were not finished.
+func (e *Engine) dropBulks(ctx context.Context, v *replica.View) error {
 	bulks, err := v.Bulks()
 	if err != nil {
 		return err
@@ -124,9 +154,11 @@ func (e *Engine) recover(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := e.rep.ForgetSettled(ctx); err != nil {
-		return err
-	}
+	return nil
+}
+
+// takeUp queues the contents that are to be settled. If nobody can be making any yet, those that no entry names go.
+func (e *Engine) takeUp(v *replica.View, first bool) error {
 	pending, err := v.PendingContents()
 	if err != nil {
 		return err
@@ -143,16 +175,15 @@ func (e *Engine) recover(ctx context.Context) error {
 		if named[id] {
 			delete(named, id)
 			e.settler.Add(id)
-		} else {
+		} else if first {
 			// Made, but its entry was never acknowledged; or settled, and not yet removed.
 			e.spill.Drop(id)
 		}
 	}
 	for id := range named {
-		if engine.HolderOf(id) != "" {
-			continue
+		if engine.HolderOf(id) == "" {
+			e.log.Error("the bytes of a staged file are missing from the spill directory; reads of it will fail", "content", id)
 		}
-		e.log.Error("the bytes of a staged file are missing from the spill directory; reads of it will fail", "content", id)
 	}
 	return nil
 }
@@ -206,8 +237,18 @@ func (e *Engine) spaceOf(ctx context.Context, v *replica.View, repo graveler.Rep
 	return e.space(ctx, r.StorageNamespace)
 }
 
-// Objects returns the data store of a repository, which also reads pending entries' bytes.
+// Objects returns the data store of a repository, which also reads pending entries' bytes. Any node that knows the repository does.
 func (e *Engine) Objects(ctx context.Context, repo graveler.RepositoryID) (object.Store, error) {
+	st, err := e.objects(ctx, repo)
+	if errors.Is(err, graveler.NotFound) && !e.rep.Alone() {
+		if ctx, err = e.read(ctx); err == nil {
+			return e.objects(ctx, repo)
+		}
+	}
+	return st, err
+}
+
+func (e *Engine) objects(ctx context.Context, repo graveler.RepositoryID) (object.Store, error) {
 	v, err := e.rep.View()
 	if err != nil {
 		return nil, err
@@ -241,129 +282,3 @@ func (e *Engine) Replica() ReplicaStatus { return e.rep.Status() }
 
 // ReplicaStatus tells how a metadata replica stands.
 type ReplicaStatus = replica.Status
-
-// hub hands events to watchers.
-type hub struct {
-	mu     sync.Mutex
-	subs   map[*watcher]struct{}
-	closed bool
-}
-
-type watcher struct {
-	ch         chan engine.Event
-	lost       bool
-	sent, seen int           // events
-	moved      chan struct{} // closed when seen moves on
-}
-
-// CaughtUp waits until every watcher has dealt with the events of what returned so far, or for a second: then what a caller was
-// told is done, others see. Don't call it where a watcher may be waiting for the caller.
-func (e *Engine) CaughtUp(ctx context.Context) {
-	h := &e.events
-	timeout := time.NewTimer(time.Second)
-	defer timeout.Stop()
-	h.mu.Lock()
-	goal := map[*watcher]int{}
-	for w := range h.subs {
-		goal[w] = w.sent
-	}
-	for w, sent := range goal {
-		for w.seen < sent {
-			if _, ok := h.subs[w]; !ok {
-				break
-			}
-			if w.moved == nil {
-				w.moved = make(chan struct{})
-			}
-			moved := w.moved
-			h.mu.Unlock()
-			select {
-			case <-moved:
-			case <-ctx.Done():
-				return
-			case <-timeout.C:
-				return
-			}
-			h.mu.Lock()
-		}
-	}
-	h.mu.Unlock()
-}
-
-// dealt notes that a watcher has dealt with an event, or is gone. Hold mu.
-func (w *watcher) dealt() {
-	w.seen++
-	if w.moved != nil {
-		close(w.moved)
-		w.moved = nil
-	}
-}
-
-const watchBuffer = 4096
-
-func (h *hub) send(ev engine.Event) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for w := range h.subs {
-		ev := ev
-		ev.Lost = ev.Lost || w.lost
-		select {
-		case w.ch <- ev:
-			w.lost = false
-			w.sent++
-		default:
-			w.lost = true
-		}
-	}
-}
-
-func (h *hub) close() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.closed = true
-	for w := range h.subs {
-		close(w.ch)
-	}
-	h.subs = nil
-}
-
-// Watch yields events until ctx ends or the engine closes.
-func (e *Engine) watch(ctx context.Context) iter.Seq2[engine.Event, error] {
-	h := &e.events
-	w := &watcher{ch: make(chan engine.Event, watchBuffer)}
-	h.mu.Lock()
-	if h.subs == nil {
-		h.subs = map[*watcher]struct{}{}
-	}
-	if h.closed {
-		close(w.ch)
-	} else {
-		h.subs[w] = struct{}{}
-	}
-	h.mu.Unlock()
-	return func(yield func(engine.Event, error) bool) {
-		defer func() {
-			h.mu.Lock()
-			delete(h.subs, w)
-			w.dealt()
-			h.mu.Unlock()
-		}()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case ev, ok := <-w.ch:
-				if !ok {
-					yield(engine.Event{}, fmt.Errorf("the engine is closed: %w", graveler.Unavailable))
-					return
-				}
-				if !yield(ev, nil) {
-					return
-				}
-				h.mu.Lock()
-				w.dealt()
-				h.mu.Unlock()
-			}
-		}
-	}
-}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -216,8 +215,8 @@ func (e *Engine) peek(read func(v *replica.View) error) error {
 	}
 }
 
-// Stat returns the entry at exactly a path.
-func (e *Engine) Stat(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, path string) (en graveler.Entry, err error) {
+// stat returns the entry at exactly a path.
+func (e *Engine) stat(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, path string) (en graveler.Entry, err error) {
 	err = e.peek(func(v *replica.View) error {
 		w, _, err := e.version(ctx, v, repo, ref)
 		if err != nil {
@@ -238,8 +237,8 @@ func (e *Engine) Stat(ctx context.Context, repo graveler.RepositoryID, ref grave
 	return en, err
 }
 
-// Lookup tells what a path is.
-func (e *Engine) Lookup(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, path string) (f graveler.Found, err error) {
+// lookup tells what a path is.
+func (e *Engine) lookup(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, path string) (f graveler.Found, err error) {
 	err = e.peek(func(v *replica.View) error {
 		f = graveler.Found{}
 		w, _, err := e.version(ctx, v, repo, ref)
@@ -296,15 +295,7 @@ func (w *version) lookup(ctx context.Context, path string, f *graveler.Found) er
 	return look.Below(graveler.Overlay(below...), path, f)
 }
 
-// List yields entries.
-func (e *Engine) List(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, q engine.ListQuery) iter.Seq2[graveler.Listed, error] {
-	return func(yield func(graveler.Listed, error) bool) {
-		if err := e.list(ctx, repo, ref, q, yield); err != nil {
-			yield(graveler.Listed{}, err)
-		}
-	}
-}
-
+// list is List's.
 func (e *Engine) list(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, q engine.ListQuery, yield func(graveler.Listed, error) bool) error {
 	v, err := e.rep.View()
 	if err != nil {
@@ -322,7 +313,7 @@ func (e *Engine) list(ctx context.Context, repo graveler.RepositoryID, ref grave
 	defer c.Close()
 	return look.List(ctx, c, q, func(l graveler.Listed) (counts, more bool) {
 		if !e.fill(&l.Entry) {
-			en, err := e.Stat(ctx, repo, ref, l.Path)
+			en, err := e.stat(ctx, repo, ref, l.Path)
 			switch {
 			case errors.Is(err, graveler.NotFound) && !l.Prefix:
 				return false, true // removed since the view was taken
@@ -334,8 +325,8 @@ func (e *Engine) list(ctx context.Context, repo graveler.RepositoryID, ref grave
 	})
 }
 
-// Stage applies changes to a branch's staging.
-func (e *Engine) Stage(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, changes []graveler.Change) error {
+// stage applies changes to a branch's staging.
+func (e *Engine) stage(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, changes []graveler.Change) error {
 	if len(changes) == 0 {
 		return nil
 	}
@@ -406,8 +397,8 @@ func (e *Engine) emptyObject(ctx context.Context, repo graveler.RepositoryID) er
 	return nil
 }
 
-// Reset drops what is staged.
-func (e *Engine) Reset(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, path string) error {
+// reset drops what is staged.
+func (e *Engine) reset(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, path string) error {
 	cm := e.committing(repo, branch)
 	cm.Lock()
 	defer cm.Unlock()
@@ -440,7 +431,7 @@ func (e *Engine) adopt(ctx context.Context, repo graveler.RepositoryID, branch g
 		res, err = e.rep.AdoptToken(ctx, repo, branch, token)
 	}
 	e.spill.Drop(res.Orphans...)
-	if err == nil {
+	if err == nil && !res.Known {
 		return nil
 	}
 	res, derr := e.rep.DropToken(context.WithoutCancel(ctx), token)

@@ -41,8 +41,8 @@ const (
 
 var errTakenOver = fmt.Errorf("another connection of the same holder took over: %w", graveler.Conflict)
 
-// Hold serves a holder's contents until ctx ends.
-func (e *Engine) Hold(ctx context.Context, holder engine.HolderID, serve func(ctx context.Context, contents []graveler.ContentID) ([]engine.Settled, error)) error {
+// hold serves a holder's contents until ctx ends.
+func (e *Engine) hold(ctx context.Context, holder engine.HolderID, serve func(ctx context.Context, contents []graveler.ContentID) ([]engine.Settled, error)) error {
 	if holder == "" {
 		return fmt.Errorf("a holder needs a name: %w", graveler.Invalid)
 	}
@@ -96,8 +96,8 @@ func (e *Engine) holder(ctx context.Context, id engine.HolderID) (*holding, erro
 	}
 }
 
-// Named tells which contents some entry names.
-func (e *Engine) Named(ctx context.Context, contents []graveler.ContentID) (map[graveler.ContentID]graveler.RepositoryID, error) {
+// named tells which contents some entry names.
+func (e *Engine) named(ctx context.Context, contents []graveler.ContentID) (map[graveler.ContentID]graveler.RepositoryID, error) {
 	v, err := e.rep.View()
 	if err != nil {
 		return nil, err
@@ -106,8 +106,8 @@ func (e *Engine) Named(ctx context.Context, contents []graveler.ContentID) (map[
 	return e.names.of(v, contents)
 }
 
-// Settle names the objects that contents became.
-func (e *Engine) Settle(ctx context.Context, settled []engine.Settled) error {
+// settle names the objects that contents became.
+func (e *Engine) settle(ctx context.Context, settled []engine.Settled) error {
 	for i := range settled {
 		s := &settled[i]
 		if s.Content == "" || s.Address == "" || s.Size < 0 {
@@ -120,8 +120,8 @@ func (e *Engine) Settle(ctx context.Context, settled []engine.Settled) error {
 	return e.names.Settle(ctx, settled)
 }
 
-// Secure makes the bytes of contents objects.
-func (e *Engine) Secure(ctx context.Context, contents []graveler.ContentID) ([]engine.Settled, error) {
+// secure makes the bytes of contents objects.
+func (e *Engine) secure(ctx context.Context, contents []graveler.ContentID) ([]engine.Settled, error) {
 	own, foreign := byHolder(contents)
 	var out []engine.Settled
 	if len(own) > 0 {
@@ -289,7 +289,7 @@ func (e *Engine) readPending(ctx context.Context, st object.Store, id graveler.C
 	if engine.HolderOf(id) == "" {
 		return e.spill.ReadAt(ctx, id, p, off)
 	}
-	got, err := e.Secure(ctx, []graveler.ContentID{id})
+	got, err := e.secure(ctx, []graveler.ContentID{id})
 	if err != nil {
 		return 0, err
 	}

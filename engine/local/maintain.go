@@ -19,8 +19,8 @@ import (
 	"github.com/lakefsfs/lakefsfs/object"
 )
 
-// Import stages entries that point at objects under a URL.
-func (e *Engine) Import(ctx context.Context, r engine.ImportRequest, progress func(int64)) (int64, error) {
+// importAll stages entries that point at objects under a URL.
+func (e *Engine) importAll(ctx context.Context, r engine.ImportRequest, progress func(int64)) (int64, error) {
 	source, err := object.CanonicalURL(r.Source)
 	if err != nil {
 		return 0, err
@@ -64,7 +64,7 @@ func (e *Engine) Import(ctx context.Context, r engine.ImportRequest, progress fu
 	mu := e.staging(r.Repo, r.Branch)
 	mu.Lock()
 	defer mu.Unlock()
-	if err := e.stageAll(ctx, r.Repo, r.Branch, changes); err != nil {
+	if err := e.stageAll(returning(ctx, int64(len(changes))), r.Repo, r.Branch, changes); err != nil {
 		return 0, err
 	}
 	if progress != nil {
@@ -110,8 +110,8 @@ func (l *live) metarange(ctx context.Context, s *committed.Store, id graveler.Me
 	return nil
 }
 
-// CollectGarbage deletes what nothing names.
-func (e *Engine) CollectGarbage(ctx context.Context, r engine.GCRequest) (engine.GCReport, error) {
+// collectGarbage deletes what nothing names.
+func (e *Engine) collectGarbage(ctx context.Context, r engine.GCRequest) (engine.GCReport, error) {
 	var rep engine.GCReport
 	if r.Grace == 0 {
 		r.Grace = 24 * time.Hour
@@ -136,6 +136,9 @@ func (e *Engine) CollectGarbage(ctx context.Context, r engine.GCRequest) (engine
 		}
 	}
 	l, err := e.mark(ctx, sp, r.Repo)
+	if err == nil {
+		err = e.rep.Verify(ctx) // what is named was read from the newest state
+	}
 	if err != nil {
 		return rep, err
 	}
@@ -150,6 +153,9 @@ func (e *Engine) CollectGarbage(ctx context.Context, r engine.GCRequest) (engine
 			continue
 		}
 		if !r.DryRun {
+			if ctx.Err() != nil { // the lead is lost, too
+				return rep, context.Cause(ctx)
+			}
 			if err := sp.objects.Delete(ctx, o.Address); err != nil {
 				return rep, err
 			}
@@ -262,8 +268,8 @@ func (e *Engine) markLayer(v *replica.View, t graveler.StagingToken, l *live) er
 	return c.Err()
 }
 
-// Check verifies a repository.
-func (e *Engine) Check(ctx context.Context, r engine.CheckRequest) iter.Seq2[engine.Problem, error] {
+// check verifies a repository.
+func (e *Engine) check(ctx context.Context, r engine.CheckRequest) iter.Seq2[engine.Problem, error] {
 	return func(yield func(engine.Problem, error) bool) {
 		c := &checker{e: e, r: r, yield: yield, seen: map[string]bool{}}
 		if err := c.run(ctx); err != nil && !errors.Is(err, errStop) {

@@ -64,11 +64,11 @@ func (e *Engine) finish(ctx context.Context, o *onto, repo graveler.RepositoryID
 	if err := settle.SyncObjects(ctx, o.sp.objects); err != nil {
 		return graveler.Commit{}, err
 	}
-	return c, e.advance(ctx, replica.Advance{Repo: repo, Branch: id, Expect: o.head.ID, Commit: c, Merge: true, Drop: o.drop, Keep: o.keep})
+	return c, e.advance(returning(ctx, c), replica.Advance{Repo: repo, Branch: id, Expect: o.head.ID, Commit: c, Merge: true, Drop: o.drop, Keep: o.keep})
 }
 
-// Merge merges a ref into a branch.
-func (e *Engine) Merge(ctx context.Context, r engine.MergeRequest) (graveler.Commit, error) {
+// merge merges a ref into a branch.
+func (e *Engine) merge(ctx context.Context, r engine.MergeRequest) (graveler.Commit, error) {
 	name, ok := strategyNames[r.Strategy]
 	if !ok {
 		return graveler.Commit{}, fmt.Errorf("merge strategy %d: %w", r.Strategy, graveler.Invalid)
@@ -155,15 +155,15 @@ func (e *Engine) pick(ctx context.Context, r engine.PickRequest, what string, fi
 	return e.finish(ctx, o, r.Repo, r.Branch, newCommit(committer(r.Committer), message, meta, mr, o.head))
 }
 
-// Revert commits the inverse of a commit.
-func (e *Engine) Revert(ctx context.Context, r engine.PickRequest) (graveler.Commit, error) {
+// revert commits the inverse of a commit.
+func (e *Engine) revert(ctx context.Context, r engine.PickRequest) (graveler.Commit, error) {
 	return e.pick(ctx, r, "revert", func(c graveler.Commit, parent graveler.MetaRangeID) (base, source graveler.MetaRangeID, message string, meta map[string]string) {
 		return c.MetaRange, parent, fmt.Sprintf("Revert %q\n\nThis reverts commit %s.", c.Message, c.ID), map[string]string{}
 	})
 }
 
-// CherryPick commits the change that a commit made elsewhere.
-func (e *Engine) CherryPick(ctx context.Context, r engine.PickRequest) (graveler.Commit, error) {
+// cherryPick commits the change that a commit made elsewhere.
+func (e *Engine) cherryPick(ctx context.Context, r engine.PickRequest) (graveler.Commit, error) {
 	return e.pick(ctx, r, "cherry-pick", func(c graveler.Commit, parent graveler.MetaRangeID) (base, source graveler.MetaRangeID, message string, meta map[string]string) {
 		meta = maps.Clone(c.Metadata)
 		if meta == nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/lakefsfs/lakefsfs/graveler/committed"
 )
 
-// Move renames all entries under a prefix.
-func (e *Engine) Move(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, from, to string) error {
+// move renames all entries under a prefix.
+func (e *Engine) move(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, from, to string) error {
 	if !strings.HasSuffix(from, "/") || !strings.HasSuffix(to, "/") || from == "/" || to == "/" {
 		return fmt.Errorf("move %q to %q: both end in a slash: %w", from, to, graveler.Invalid)
 	}
@@ -24,8 +24,8 @@ func (e *Engine) Move(ctx context.Context, repo graveler.RepositoryID, branch gr
 	return e.rewrite(ctx, repo, branch, []place{{from, to}}, to)
 }
 
-// Exchange makes two paths change places.
-func (e *Engine) Exchange(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, a, b string) error {
+// exchange makes two paths change places.
+func (e *Engine) exchange(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, a, b string) error {
 	an, bn := strings.TrimSuffix(a, "/"), strings.TrimSuffix(b, "/")
 	if an == "" || bn == "" || an == bn || strings.HasPrefix(an, bn+"/") || strings.HasPrefix(bn, an+"/") {
 		return fmt.Errorf("exchange %q and %q: one is in the other: %w", a, b, graveler.Invalid)
@@ -196,8 +196,12 @@ func (a *arena) copy(b []byte) []byte {
 	return a.block[n:len(a.block):len(a.block)]
 }
 
-// oneStep is how many bytes of changes go into one command; more are staged in a token of their own first, and adopted.
-const oneStep = 256 << 20
+// oneStep is how many bytes of changes go into one command; more are staged in a token of their own first, and adopted. Between nodes a
+// large command would hold up all others.
+const (
+	oneStep        = 256 << 20
+	oneStepCluster = 4 << 20
+)
 
 // stageEncoded stages any number of changes in one atomic step. Called with the branch's staging lock held for writing.
 func (e *Engine) stageEncoded(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, changes []replica.Encoded) error {
@@ -205,7 +209,7 @@ func (e *Engine) stageEncoded(ctx context.Context, repo graveler.RepositoryID, b
 	for i := range changes {
 		size += len(changes[i].Path) + len(changes[i].Entry) + 32
 	}
-	if size <= oneStep {
+	if size <= oneStepCluster || e.rep.Alone() && size <= oneStep {
 		res, err := e.rep.StageEncoded(ctx, repo, branch, changes)
 		e.spill.Drop(res.Orphans...)
 		return err

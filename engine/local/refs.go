@@ -44,8 +44,8 @@ func resolve(v *replica.View, repo graveler.RepositoryID, ref graveler.Ref) (gra
 	return r, nil
 }
 
-// Resolve tells what a ref means now.
-func (e *Engine) Resolve(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref) (graveler.Resolved, error) {
+// resolve tells what a ref means now.
+func (e *Engine) resolve(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref) (graveler.Resolved, error) {
 	v, err := e.rep.View()
 	if err != nil {
 		return graveler.Resolved{}, err
@@ -58,8 +58,8 @@ func (e *Engine) Resolve(ctx context.Context, repo graveler.RepositoryID, ref gr
 	return m.resolved, nil
 }
 
-// ListBranches lists branches.
-func (e *Engine) ListBranches(ctx context.Context, repo graveler.RepositoryID, q engine.RefQuery) ([]graveler.Branch, error) {
+// listBranches lists branches.
+func (e *Engine) listBranches(ctx context.Context, repo graveler.RepositoryID, q engine.RefQuery) ([]graveler.Branch, error) {
 	v, err := e.rep.View()
 	if err != nil {
 		return nil, err
@@ -82,8 +82,8 @@ func (e *Engine) ListBranches(ctx context.Context, repo graveler.RepositoryID, q
 	return out, err
 }
 
-// CreateBranch makes a branch.
-func (e *Engine) CreateBranch(ctx context.Context, r engine.CreateBranch) (graveler.Branch, error) {
+// createBranch makes a branch.
+func (e *Engine) createBranch(ctx context.Context, r engine.CreateBranch) (graveler.Branch, error) {
 	if err := graveler.ValidateBranchID(r.ID); err != nil {
 		return graveler.Branch{}, err
 	}
@@ -107,11 +107,11 @@ func (e *Engine) CreateBranch(ctx context.Context, r engine.CreateBranch) (grave
 		return graveler.Branch{}, fmt.Errorf("branch from %q: staged changes are no commit: %w", r.Source, graveler.Invalid)
 	}
 	b := graveler.Branch{ID: r.ID, Commit: res.Commit.ID, Token: newToken(), Hidden: r.Hidden}
-	return b, e.rep.CreateBranch(ctx, r.Repo, b)
+	return b, e.rep.CreateBranch(returning(ctx, b), r.Repo, b)
 }
 
-// DeleteBranch removes a branch.
-func (e *Engine) DeleteBranch(ctx context.Context, repo graveler.RepositoryID, id graveler.BranchID, force bool) error {
+// deleteBranch removes a branch.
+func (e *Engine) deleteBranch(ctx context.Context, repo graveler.RepositoryID, id graveler.BranchID, force bool) error {
 	mu := e.committing(repo, id)
 	mu.Lock()
 	defer mu.Unlock()
@@ -120,8 +120,8 @@ func (e *Engine) DeleteBranch(ctx context.Context, repo graveler.RepositoryID, i
 	return err
 }
 
-// RenameBranch renames a branch.
-func (e *Engine) RenameBranch(ctx context.Context, repo graveler.RepositoryID, from, to graveler.BranchID) error {
+// renameBranch renames a branch.
+func (e *Engine) renameBranch(ctx context.Context, repo graveler.RepositoryID, from, to graveler.BranchID) error {
 	if err := graveler.ValidateBranchID(to); err != nil {
 		return err
 	}
@@ -131,12 +131,12 @@ func (e *Engine) RenameBranch(ctx context.Context, repo graveler.RepositoryID, f
 	return e.rep.RenameBranch(ctx, repo, from, to)
 }
 
-// SetHead moves a branch.
-func (e *Engine) SetHead(ctx context.Context, repo graveler.RepositoryID, id graveler.BranchID, ref graveler.Ref, drop bool) (graveler.Branch, error) {
+// setHead moves a branch.
+func (e *Engine) setHead(ctx context.Context, repo graveler.RepositoryID, id graveler.BranchID, ref graveler.Ref, drop bool) (graveler.Branch, error) {
 	mu := e.committing(repo, id)
 	mu.Lock()
 	defer mu.Unlock()
-	target, err := e.Resolve(ctx, repo, ref)
+	target, err := e.resolve(ctx, repo, ref)
 	if err != nil {
 		return graveler.Branch{}, err
 	}
@@ -145,7 +145,7 @@ func (e *Engine) SetHead(ctx context.Context, repo graveler.RepositoryID, id gra
 	}
 	st := e.staging(repo, id)
 	st.Lock()
-	res, err := e.rep.SetHead(ctx, repo, id, target.Commit.ID, drop, newToken())
+	res, err := e.rep.SetHead(returning(ctx, graveler.Branch{ID: id, Commit: target.Commit.ID}), repo, id, target.Commit.ID, drop, newToken())
 	st.Unlock()
 	if err != nil {
 		return graveler.Branch{}, err
@@ -159,8 +159,8 @@ func (e *Engine) SetHead(ctx context.Context, repo graveler.RepositoryID, id gra
 	return v.Branch(repo, id)
 }
 
-// ListTags lists tags.
-func (e *Engine) ListTags(ctx context.Context, repo graveler.RepositoryID, q engine.RefQuery) ([]graveler.Tag, error) {
+// listTags lists tags.
+func (e *Engine) listTags(ctx context.Context, repo graveler.RepositoryID, q engine.RefQuery) ([]graveler.Tag, error) {
 	v, err := e.rep.View()
 	if err != nil {
 		return nil, err
@@ -183,12 +183,12 @@ func (e *Engine) ListTags(ctx context.Context, repo graveler.RepositoryID, q eng
 	return out, err
 }
 
-// CreateTag makes a tag.
-func (e *Engine) CreateTag(ctx context.Context, repo graveler.RepositoryID, id graveler.TagID, ref graveler.Ref) (graveler.Tag, error) {
+// createTag makes a tag.
+func (e *Engine) createTag(ctx context.Context, repo graveler.RepositoryID, id graveler.TagID, ref graveler.Ref) (graveler.Tag, error) {
 	if err := graveler.ValidateTagID(id); err != nil {
 		return graveler.Tag{}, err
 	}
-	res, err := e.Resolve(ctx, repo, ref)
+	res, err := e.resolve(ctx, repo, ref)
 	if err != nil {
 		return graveler.Tag{}, err
 	}
@@ -196,16 +196,16 @@ func (e *Engine) CreateTag(ctx context.Context, repo graveler.RepositoryID, id g
 		return graveler.Tag{}, fmt.Errorf("tag %q: staged changes are no commit: %w", ref, graveler.Invalid)
 	}
 	t := graveler.Tag{ID: id, Commit: res.Commit.ID}
-	return t, e.rep.CreateTag(ctx, repo, t)
+	return t, e.rep.CreateTag(returning(ctx, t), repo, t)
 }
 
-// DeleteTag removes a tag.
-func (e *Engine) DeleteTag(ctx context.Context, repo graveler.RepositoryID, id graveler.TagID) error {
+// deleteTag removes a tag.
+func (e *Engine) deleteTag(ctx context.Context, repo graveler.RepositoryID, id graveler.TagID) error {
 	return e.rep.DeleteTag(ctx, repo, id)
 }
 
-// Rules lists the branch protection rules.
-func (e *Engine) Rules(ctx context.Context, repo graveler.RepositoryID) ([]graveler.Rule, error) {
+// rules lists the branch protection rules.
+func (e *Engine) rules(ctx context.Context, repo graveler.RepositoryID) ([]graveler.Rule, error) {
 	v, err := e.rep.View()
 	if err != nil {
 		return nil, err
@@ -217,8 +217,8 @@ func (e *Engine) Rules(ctx context.Context, repo graveler.RepositoryID) ([]grave
 	return v.Rules(repo)
 }
 
-// SetRules replaces the branch protection rules.
-func (e *Engine) SetRules(ctx context.Context, repo graveler.RepositoryID, rules []graveler.Rule) error {
+// setRules replaces the branch protection rules.
+func (e *Engine) setRules(ctx context.Context, repo graveler.RepositoryID, rules []graveler.Rule) error {
 	for _, r := range rules {
 		if _, err := path.Match(r.Pattern, "x"); err != nil || r.Pattern == "" {
 			return fmt.Errorf("branch pattern %q: write a name, or a pattern with * ? [a-z]: %w", r.Pattern, graveler.Invalid)

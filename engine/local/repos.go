@@ -20,8 +20,8 @@ const DefaultBranch = "main"
 // dummyAddress is written once, to prove that a namespace can be written, as lakeFS does.
 const dummyAddress = "dummy"
 
-// CreateRepository makes a repository.
-func (e *Engine) CreateRepository(ctx context.Context, r engine.CreateRepository) (graveler.Repository, error) {
+// createRepository makes a repository.
+func (e *Engine) createRepository(ctx context.Context, r engine.CreateRepository) (graveler.Repository, error) {
 	if r.DefaultBranch == "" {
 		r.DefaultBranch = DefaultBranch
 	}
@@ -51,7 +51,7 @@ func (e *Engine) CreateRepository(ctx context.Context, r engine.CreateRepository
 	first := graveler.Commit{Message: "Repository created", Created: repo.Created, Version: 1, Generation: 1}
 	first.ID = first.ComputeID()
 	branch := graveler.Branch{ID: r.DefaultBranch, Commit: first.ID, Token: newToken()}
-	return repo, e.rep.CreateRepository(ctx, repo, []graveler.Commit{first}, []graveler.Branch{branch}, nil)
+	return repo, e.rep.CreateRepository(returning(ctx, repo), repo, []graveler.Commit{first}, []graveler.Branch{branch}, nil)
 }
 
 // newRepository checks what a new repository needs.
@@ -66,7 +66,7 @@ func (e *Engine) newRepository(ctx context.Context, id graveler.RepositoryID, na
 	if err != nil {
 		return graveler.Repository{}, err
 	}
-	all, err := e.ListRepositories(ctx)
+	all, err := e.listRepositories(ctx)
 	if err != nil {
 		return graveler.Repository{}, err
 	}
@@ -81,8 +81,8 @@ func (e *Engine) newRepository(ctx context.Context, id graveler.RepositoryID, na
 	return graveler.Repository{ID: id, StorageNamespace: namespace, DefaultBranch: b, Created: time.Now().UTC()}, nil
 }
 
-// AttachRepository takes in a namespace that was dumped.
-func (e *Engine) AttachRepository(ctx context.Context, r engine.AttachRepository) (graveler.Repository, error) {
+// attachRepository takes in a namespace that was dumped.
+func (e *Engine) attachRepository(ctx context.Context, r engine.AttachRepository) (graveler.Repository, error) {
 	repo, err := e.newRepository(ctx, r.ID, r.StorageNamespace, r.DefaultBranch)
 	if err != nil {
 		return repo, err
@@ -127,11 +127,11 @@ func (e *Engine) AttachRepository(ctx context.Context, r engine.AttachRepository
 		}
 		repo.DefaultBranch = d.Branches[0].ID
 	}
-	return repo, e.rep.CreateRepository(ctx, repo, d.Commits, d.Branches, d.Tags)
+	return repo, e.rep.CreateRepository(returning(ctx, repo), repo, d.Commits, d.Branches, d.Tags)
 }
 
-// Repository returns a repository.
-func (e *Engine) Repository(ctx context.Context, id graveler.RepositoryID) (graveler.Repository, error) {
+// repository returns a repository.
+func (e *Engine) repository(ctx context.Context, id graveler.RepositoryID) (graveler.Repository, error) {
 	v, err := e.rep.View()
 	if err != nil {
 		return graveler.Repository{}, err
@@ -140,8 +140,8 @@ func (e *Engine) Repository(ctx context.Context, id graveler.RepositoryID) (grav
 	return v.Repository(id)
 }
 
-// ListRepositories lists all repositories.
-func (e *Engine) ListRepositories(ctx context.Context) ([]graveler.Repository, error) {
+// listRepositories lists all repositories.
+func (e *Engine) listRepositories(ctx context.Context) ([]graveler.Repository, error) {
 	v, err := e.rep.View()
 	if err != nil {
 		return nil, err
@@ -150,16 +150,16 @@ func (e *Engine) ListRepositories(ctx context.Context) ([]graveler.Repository, e
 	return v.Repositories()
 }
 
-// DeleteRepository forgets a repository.
-func (e *Engine) DeleteRepository(ctx context.Context, id graveler.RepositoryID) error {
+// deleteRepository forgets a repository.
+func (e *Engine) deleteRepository(ctx context.Context, id graveler.RepositoryID) error {
 	e.empties.Delete(id)
 	res, err := e.rep.DeleteRepository(ctx, id)
 	e.spill.Drop(res.Orphans...)
 	return err
 }
 
-// DumpRefs writes a refs dump.
-func (e *Engine) DumpRefs(ctx context.Context, id graveler.RepositoryID) (graveler.RefsManifest, error) {
+// dumpRefs writes a refs dump.
+func (e *Engine) dumpRefs(ctx context.Context, id graveler.RepositoryID) (graveler.RefsManifest, error) {
 	v, err := e.rep.View()
 	if err != nil {
 		return graveler.RefsManifest{}, err

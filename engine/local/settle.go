@@ -66,6 +66,9 @@ func (n *names) Settle(ctx context.Context, settled []engine.Settled) error {
 
 // Stores is settle.Names's.
 func (n *names) Stores(ctx context.Context, ids []graveler.ContentID) (map[graveler.ContentID]*settle.Store, error) {
+	if !n.e.rep.Leads() {
+		return nil, fmt.Errorf("this node doesn't lead the cluster: %w", graveler.Unavailable)
+	}
 	v, err := n.e.rep.View()
 	if err != nil {
 		return nil, err

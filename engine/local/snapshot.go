@@ -17,12 +17,18 @@ import (
 // snapshotEvery is how often a snapshot is taken if nothing else is said.
 const snapshotEvery = 10 * time.Minute
 
+// snapshots takes snapshots of the metadata.
+type snapshots struct {
+	to   *replica.Snapshots // nil without a place for them
+	stop func()             // nil if none are taken by themselves
+}
+
 // Snapshot stores the metadata on the object store that snapshots go to, now. In a cluster only the leader does.
 func (e *Engine) Snapshot(ctx context.Context) (engine.SnapshotInfo, error) {
-	if e.snaps == nil {
+	if e.snaps.to == nil {
 		return engine.SnapshotInfo{}, fmt.Errorf("no place for snapshots is known; set cluster.snapshots to the URL of one: %w", graveler.Invalid)
 	}
-	return e.snaps.Take(ctx)
+	return e.snaps.to.Take(ctx)
 }
 
 // startSnapshots begins to take snapshots as it is configured.
@@ -31,7 +37,7 @@ func (e *Engine) startSnapshots() {
 	if st == nil {
 		return
 	}
-	e.snaps = e.rep.Snapshots(st, storeURL(st), e.cfg.Version)
+	e.snaps.to = e.rep.Snapshots(st, storeURL(st), e.cfg.Version)
 	every := e.cfg.SnapshotEvery
 	if every == 0 {
 		every = snapshotEvery
@@ -41,7 +47,7 @@ func (e *Engine) startSnapshots() {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	e.stopSnapshots = func() { cancel(); <-done }
+	e.snaps.stop = func() { cancel(); <-done }
 	go func() {
 		defer close(done)
 		t := time.NewTicker(every)
@@ -66,8 +72,8 @@ func (e *Engine) startSnapshots() {
 }
 
 func (e *Engine) endSnapshots() {
-	if e.stopSnapshots != nil {
-		e.stopSnapshots()
+	if e.snaps.stop != nil {
+		e.snaps.stop()
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"strings"
 	"time"
 
@@ -54,9 +53,9 @@ func checkMessage(message string, metadata map[string]string) error {
 	return nil
 }
 
-// Commit makes what is staged on a branch a commit. Writers go on meanwhile, in a layer above the sealed ones that are being
+// commit makes what is staged on a branch a commit. Writers go on meanwhile, in a layer above the sealed ones that are being
 // committed. A kill at any point leaves those layers sealed, still shown, and taken up by the next commit.
-func (e *Engine) Commit(ctx context.Context, r engine.CommitRequest) (graveler.Commit, error) {
+func (e *Engine) commit(ctx context.Context, r engine.CommitRequest) (graveler.Commit, error) {
 	if err := checkMessage(r.Message, r.Metadata); err != nil {
 		return graveler.Commit{}, err
 	}
@@ -115,7 +114,7 @@ func (e *Engine) Commit(ctx context.Context, r engine.CommitRequest) (graveler.C
 		return graveler.Commit{}, err
 	}
 	c := newCommit(committer(r.Committer), r.Message, r.Metadata, mr, head)
-	err = e.advance(ctx, replica.Advance{Repo: r.Repo, Branch: r.Branch, Expect: head.ID, Commit: c, Drop: b.Sealed, Keep: keep})
+	err = e.advance(returning(ctx, c), replica.Advance{Repo: r.Repo, Branch: r.Branch, Expect: head.ID, Commit: c, Drop: b.Sealed, Keep: keep})
 	return c, err
 }
 
@@ -147,52 +146,46 @@ func (c *settledCursor) Change() (*graveler.Change, error) {
 	return ch, nil
 }
 
-// Log yields commits.
-func (e *Engine) Log(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, q engine.LogQuery) iter.Seq2[graveler.Commit, error] {
-	return func(yield func(graveler.Commit, error) bool) {
-		v, err := e.rep.View()
-		if err != nil {
-			yield(graveler.Commit{}, err)
-			return
+// history is Log's.
+func (e *Engine) history(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, q engine.LogQuery, yield func(graveler.Commit, error) bool) error {
+	v, err := e.rep.View()
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	r, err := resolve(v, repo, ref)
+	if err != nil {
+		return err
+	}
+	sp, err := e.spaceOf(ctx, v, repo)
+	if err != nil {
+		return err
+	}
+	n := 0
+	for c, err := range graveler.LogWalk(refStore{v, repo}, r.Commit.ID, q.FirstParent) {
+		if err == nil {
+			err = ctx.Err()
 		}
-		defer v.Close()
-		r, err := resolve(v, repo, ref)
 		if err != nil {
-			yield(graveler.Commit{}, err)
-			return
+			return err
 		}
-		sp, err := e.spaceOf(ctx, v, repo)
-		if err != nil {
-			yield(graveler.Commit{}, err)
-			return
-		}
-		n := 0
-		for c, err := range graveler.LogWalk(refStore{v, repo}, r.Commit.ID, q.FirstParent) {
-			if err == nil {
-				err = ctx.Err()
-			}
+		if q.Path != "" {
+			touched, err := touches(ctx, v, sp, repo, &c, strings.TrimSuffix(q.Path, "/"))
 			if err != nil {
-				yield(graveler.Commit{}, err)
-				return
+				return err
 			}
-			if q.Path != "" {
-				touched, err := touches(ctx, v, sp, repo, &c, strings.TrimSuffix(q.Path, "/"))
-				if err != nil {
-					yield(graveler.Commit{}, err)
-					return
-				}
-				if !touched {
-					continue
-				}
+			if !touched {
+				continue
 			}
-			if !yield(c, nil) {
-				return
-			}
-			if n++; q.Limit > 0 && n == q.Limit {
-				return
-			}
+		}
+		if !yield(c, nil) {
+			return nil
+		}
+		if n++; q.Limit > 0 && n == q.Limit {
+			return nil
 		}
 	}
+	return nil
 }
 
 // touches reports whether a commit changed a path, or anything under it, against every parent.
@@ -221,20 +214,7 @@ func touches(ctx context.Context, v *replica.View, sp *space, repo graveler.Repo
 	return true, nil
 }
 
-// Status yields what is staged against the head.
-func (e *Engine) Status(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, q engine.DiffQuery) iter.Seq2[graveler.Diff, error] {
-	return e.Diff(ctx, repo, graveler.Ref(branch)+"@", graveler.Ref(branch), q)
-}
-
-// Diff yields what differs between two refs.
-func (e *Engine) Diff(ctx context.Context, repo graveler.RepositoryID, left, right graveler.Ref, q engine.DiffQuery) iter.Seq2[graveler.Diff, error] {
-	return func(yield func(graveler.Diff, error) bool) {
-		if err := e.diff(ctx, repo, left, right, q, yield); err != nil {
-			yield(graveler.Diff{}, err)
-		}
-	}
-}
-
+// diff is Diff's.
 func (e *Engine) diff(ctx context.Context, repo graveler.RepositoryID, left, right graveler.Ref, q engine.DiffQuery, yield func(graveler.Diff, error) bool) error {
 	v, err := e.rep.View()
 	if err != nil {
@@ -342,7 +322,7 @@ func (e *Engine) same(ctx context.Context, a, b *graveler.Entry) (bool, error) {
 		}
 		if engine.HolderOf(en.Pending) != "" {
 			// What it is now is known when its holder has put it on the object store; if that can't be had, it is as changed as it was staged.
-			got, err := e.Secure(ctx, []graveler.ContentID{en.Pending})
+			got, err := e.secure(ctx, []graveler.ContentID{en.Pending})
 			if len(got) == 0 || errors.Is(err, graveler.Unavailable) {
 				return false, nil
 			}
@@ -410,8 +390,8 @@ func (e *Engine) sum(ctx context.Context, id graveler.ContentID) (string, error)
 	}
 }
 
-// MergeBase returns the best common ancestor.
-func (e *Engine) MergeBase(ctx context.Context, repo graveler.RepositoryID, a, b graveler.Ref) (graveler.Commit, error) {
+// mergeBase returns the best common ancestor.
+func (e *Engine) mergeBase(ctx context.Context, repo graveler.RepositoryID, a, b graveler.Ref) (graveler.Commit, error) {
 	v, err := e.rep.View()
 	if err != nil {
 		return graveler.Commit{}, err

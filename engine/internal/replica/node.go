@@ -413,6 +413,12 @@ func (r *Replica) Lost(ctx context.Context) error {
 	return nil
 }
 
+// Leads reports whether this replica takes changes now: it is alone, or the leader.
+func (r *Replica) Leads() bool { return r.node == nil || r.node.leading() != nil }
+
+// Applied is the index of the last log entry in the state.
+func (r *Replica) Applied() uint64 { return r.fsm.at.Load() }
+
 // Alone reports whether the replica is one without a cluster.
 func (r *Replica) Alone() bool { return r.node == nil }
 
@@ -488,6 +494,9 @@ func (n *node) propose(ctx context.Context, cmd *pb.Command) (Result, error) {
 			return
 		}
 		res := f.Response().(Result)
+		if res.Err != nil && n.r.failed.Load() != nil {
+			res.Err = fmt.Errorf("%v: %w", res.Err, engine.InDoubt) // it is in the log
+		}
 		ch <- answer{res, res.Err}
 	}()
 	select {

@@ -230,8 +230,19 @@ func makesRoom(cmd *pb.Command) bool {
 	return false
 }
 
-// propose runs one command through the log and returns what it did. Once it returns, the command survives kill -9.
+// propose runs one command through the log and returns what it did. Once it returns, the command survives kill -9, and in a cluster the loss
+// of a minority.
 func (r *Replica) propose(ctx context.Context, cmd *pb.Command) (Result, error) {
+	res, err := r.run(ctx, cmd)
+	if res.Known {
+		if at, _ := ctx.Value(answerKey{}).(*Result); at != nil {
+			*at = res
+		}
+	}
+	return res, err
+}
+
+func (r *Replica) run(ctx context.Context, cmd *pb.Command) (Result, error) {
 	if ctx.Err() != nil {
 		return Result{}, context.Cause(ctx)
 	}

@@ -35,14 +35,21 @@ func (r *Replica) OpenSession(ctx context.Context) (engine.SessionID, error) {
 	return engine.SessionID(res.Index), err
 }
 
-// Refuse records that the request of ctx failed before it came to its command, or succeeded without one, with what it returns. If it is
-// known already the result says so, and is what it returned then.
-func (r *Replica) Refuse(ctx context.Context, err error, value []byte) Result {
-	res, perr := r.propose(ctx, &pb.Command{Op: &pb.Command_Refuse{Refuse: &pb.Refuse{Outcome: outcomePB(err, value)}}})
+// Refuse records that the request of ctx failed before it came to its command. If it is known already the result says so, and is what it
+// returned then.
+func (r *Replica) Refuse(ctx context.Context, err error) Result {
+	res, perr := r.propose(ctx, &pb.Command{Op: &pb.Command_Refuse{Refuse: &pb.Refuse{Outcome: outcomePB(err, nil)}}})
 	if perr != nil && !res.Known {
 		res.Err = perr
 	}
 	return res
+}
+
+type answerKey struct{}
+
+// WithAnswer has res set when what is proposed under the context turns out to be a request that has its answer.
+func WithAnswer(ctx context.Context, res *Result) context.Context {
+	return context.WithValue(ctx, answerKey{}, res)
 }
 
 // Answered returns what the request of ctx returned, if it is known.
@@ -182,11 +189,7 @@ func (a *applier) once(cmd *pb.Command) Result {
 		return Result{Err: fmt.Errorf("request %d of session %d comes late: its answer has arrived, or nobody waits for it: %w", cmd.Seq, cmd.Session, graveler.Stale)}
 	}
 	res := a.command(cmd)
-	value := cmd.Value
-	if r := cmd.GetRefuse(); r != nil {
-		value = r.GetOutcome().GetValue()
-	}
-	err := a.set(k, mustMarshal(outcomePB(res.Err, value)))
+	err := a.set(k, mustMarshal(outcomePB(res.Err, cmd.Value)))
 	if err == nil {
 		err = a.use(cmd, &s)
 	}

@@ -37,13 +37,13 @@ type manifest struct {
 	Term    uint64         `json:"term"`
 	Taken   time.Time      `json:"taken"`
 	Format  uint64         `json:"format"`            // Pebble's number of its files' format
-	Members []member       `json:"members,omitempty"` // of the cluster, when it was taken
+	Members []memberInfo   `json:"members,omitempty"` // of the cluster, when it was taken
 	Pending map[string]int `json:"pending,omitempty"` // machine → how many contents were on its disk only; "" is the one that ran the engine
 	Files   []file         `json:"files"`
 }
 
-// member is one node of a cluster.
-type member struct {
+// memberInfo is one node of a cluster.
+type memberInfo struct {
 	ID    string `json:"id"`
 	Peer  string `json:"peer"` // HOST:PORT
 	Serve string `json:"serve,omitempty"`

@@ -300,6 +300,15 @@ func (v view) PendingToken(id graveler.ContentID) (t graveler.StagingToken, foun
 	return t, found, err
 }
 
+// SettledContents lists the contents of which it is remembered what they became.
+func (v view) SettledContents() (out []graveler.ContentID, err error) {
+	err = v.scan([]byte{'z'}, nil, func(k, _ []byte) bool {
+		out = append(out, graveler.ContentID(k[1:]))
+		return true
+	})
+	return out, err
+}
+
 // SettledAs tells what a content became, if that was not long ago.
 func (v view) SettledAs(id graveler.ContentID) (engine.Settled, bool, error) {
 	return v.settledAt(key('z', string(id)))
