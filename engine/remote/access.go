@@ -53,7 +53,7 @@ var need = map[string]Role{
 	pb.Versions_Import_FullMethodName:         Operator, // it reads any URL that the server can
 	pb.Versions_CollectGarbage_FullMethodName: Operator,
 
-	pb.Holders_Settle_FullMethodName: Writer, pb.Holders_Secure_FullMethodName: Writer, pb.Holders_Hold_FullMethodName: Writer,
+	pb.Holders_Named_FullMethodName: Writer, pb.Holders_Settle_FullMethodName: Writer, pb.Holders_Secure_FullMethodName: Writer, pb.Holders_Hold_FullMethodName: Writer,
 	pb.Sessions_OpenSession_FullMethodName: Writer,
 	pb.Changes_Watch_FullMethodName:        Reader, pb.Changes_Sync_FullMethodName: Reader,
 

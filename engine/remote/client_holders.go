@@ -16,10 +16,31 @@ import (
 )
 
 var (
+	mNamed  = method{pb.Holders_Named_FullMethodName, reads, short}
 	mSettle = method{pb.Holders_Settle_FullMethodName, reads, short} // again changes nothing
 	mSecure = method{pb.Holders_Secure_FullMethodName, reads, long}
 	mHold   = method{pb.Holders_Hold_FullMethodName, reads, days}
 )
+
+// Named is engine.Engine's.
+func (c *Client) Named(ctx context.Context, contents []graveler.ContentID) (map[graveler.ContentID]graveler.RepositoryID, error) {
+	out := map[graveler.ContentID]graveler.RepositoryID{}
+	for part := range slices.Chunk(contents, contentsPerPart) {
+		p, err := unary[pb.NamedResponse](ctx, c, mNamed, &pb.NamedRequest{Contents: contentsPB(part)})
+		if err != nil {
+			return nil, err
+		}
+		if len(p.GetRepos()) != len(part) {
+			return nil, fmt.Errorf("the server told the repositories of %d contents of %d: %w", len(p.GetRepos()), len(part), graveler.Internal)
+		}
+		for i, repo := range p.GetRepos() {
+			if repo != "" {
+				out[part[i]] = graveler.RepositoryID(repo)
+			}
+		}
+	}
+	return out, nil
+}
 
 // Settle is engine.Engine's. Many contents travel in several calls; each content is settled by itself.
 func (c *Client) Settle(ctx context.Context, settled []engine.Settled) error {
@@ -56,7 +77,7 @@ func (c *Client) Secure(ctx context.Context, contents []graveler.ContentID) ([]e
 // Hold is engine.Engine's. It finds the server that leads; when the line to it breaks, it returns.
 func (c *Client) Hold(ctx context.Context, holder engine.HolderID, serve func(ctx context.Context, contents []graveler.ContentID) ([]engine.Settled, error)) error {
 	if !validHolder(holder) {
-		return fmt.Errorf("holder %q: its name has no dot, slash or NUL, and isn't empty: %w", holder, graveler.Invalid)
+		return fmt.Errorf("holder %q: a name is of lower-case letters and digits: %w", holder, graveler.Invalid)
 	}
 	t := c.tries(ctx, mHold)
 	for {

@@ -138,6 +138,20 @@ type holders struct {
 	*server
 }
 
+func (s holders) Named(ctx context.Context, r *pb.NamedRequest) (*pb.NamedResponse, error) {
+	var c checker
+	ids := c.contents(r.GetContents())
+	if c.err != nil {
+		return nil, Status(c.err)
+	}
+	repos, err := s.eng.Named(ctx, ids)
+	p := &pb.NamedResponse{Repos: make([]string, len(ids))}
+	for i, id := range ids {
+		p.Repos[i] = name(repos[id])
+	}
+	return p, s.done(ctx, err)
+}
+
 func (s holders) Settle(ctx context.Context, r *pb.SettleRequest) (*pb.SettleResponse, error) {
 	var c checker
 	list, ctx := c.settled(r.GetSettled()), made(ctx, &c, r.GetInfo())
@@ -278,7 +292,7 @@ func (s holders) Hold(line grpc.BidiStreamingServer[pb.HoldRequest, pb.HoldRespo
 		var c checker
 		holder = engine.HolderID(c.name("holder", p.r.GetHolder()))
 		if !validHolder(holder) {
-			c.bad("holder %q: its name has no dot, slash or NUL, and isn't empty", holder)
+			c.bad("holder %q: a name is of lower-case letters and digits", holder)
 		}
 		if c.err != nil {
 			return Status(c.err)
@@ -317,7 +331,7 @@ func (s holders) Hold(line grpc.BidiStreamingServer[pb.HoldRequest, pb.HoldRespo
 
 func validHolder(h engine.HolderID) bool {
 	for _, b := range []byte(h) {
-		if b == '.' || b == '/' || b == 0 {
+		if (b < 'a' || b > 'z') && (b < '0' || b > '9') {
 			return false
 		}
 	}

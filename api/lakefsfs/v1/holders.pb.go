@@ -115,6 +115,95 @@ func (x *Settled) GetSnapshot() bool {
 	return false
 }
 
+type NamedRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Contents      []string               `protobuf:"bytes,1,rep,name=contents,proto3" json:"contents,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NamedRequest) Reset() {
+	*x = NamedRequest{}
+	mi := &file_lakefsfs_v1_holders_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NamedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NamedRequest) ProtoMessage() {}
+
+func (x *NamedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_lakefsfs_v1_holders_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NamedRequest.ProtoReflect.Descriptor instead.
+func (*NamedRequest) Descriptor() ([]byte, []int) {
+	return file_lakefsfs_v1_holders_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *NamedRequest) GetContents() []string {
+	if x != nil {
+		return x.Contents
+	}
+	return nil
+}
+
+type NamedResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The repository of each content asked for, in the same order; "" if nothing names it.
+	Repos         []string `protobuf:"bytes,1,rep,name=repos,proto3" json:"repos,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NamedResponse) Reset() {
+	*x = NamedResponse{}
+	mi := &file_lakefsfs_v1_holders_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NamedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NamedResponse) ProtoMessage() {}
+
+func (x *NamedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_lakefsfs_v1_holders_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NamedResponse.ProtoReflect.Descriptor instead.
+func (*NamedResponse) Descriptor() ([]byte, []int) {
+	return file_lakefsfs_v1_holders_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *NamedResponse) GetRepos() []string {
+	if x != nil {
+		return x.Repos
+	}
+	return nil
+}
+
 type SettleRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Info          *RequestInfo           `protobuf:"bytes,1,opt,name=info,proto3" json:"info,omitempty"`
@@ -125,7 +214,7 @@ type SettleRequest struct {
 
 func (x *SettleRequest) Reset() {
 	*x = SettleRequest{}
-	mi := &file_lakefsfs_v1_holders_proto_msgTypes[1]
+	mi := &file_lakefsfs_v1_holders_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -137,7 +226,7 @@ func (x *SettleRequest) String() string {
 func (*SettleRequest) ProtoMessage() {}
 
 func (x *SettleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lakefsfs_v1_holders_proto_msgTypes[1]
+	mi := &file_lakefsfs_v1_holders_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -150,7 +239,7 @@ func (x *SettleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleRequest.ProtoReflect.Descriptor instead.
 func (*SettleRequest) Descriptor() ([]byte, []int) {
-	return file_lakefsfs_v1_holders_proto_rawDescGZIP(), []int{1}
+	return file_lakefsfs_v1_holders_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SettleRequest) GetInfo() *RequestInfo {
@@ -175,7 +264,7 @@ type SettleResponse struct {
 
 func (x *SettleResponse) Reset() {
 	*x = SettleResponse{}
-	mi := &file_lakefsfs_v1_holders_proto_msgTypes[2]
+	mi := &file_lakefsfs_v1_holders_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -187,7 +276,7 @@ func (x *SettleResponse) String() string {
 func (*SettleResponse) ProtoMessage() {}
 
 func (x *SettleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lakefsfs_v1_holders_proto_msgTypes[2]
+	mi := &file_lakefsfs_v1_holders_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -200,7 +289,7 @@ func (x *SettleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleResponse.ProtoReflect.Descriptor instead.
 func (*SettleResponse) Descriptor() ([]byte, []int) {
-	return file_lakefsfs_v1_holders_proto_rawDescGZIP(), []int{2}
+	return file_lakefsfs_v1_holders_proto_rawDescGZIP(), []int{4}
 }
 
 type SecureRequest struct {
@@ -212,7 +301,7 @@ type SecureRequest struct {
 
 func (x *SecureRequest) Reset() {
 	*x = SecureRequest{}
-	mi := &file_lakefsfs_v1_holders_proto_msgTypes[3]
+	mi := &file_lakefsfs_v1_holders_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -224,7 +313,7 @@ func (x *SecureRequest) String() string {
 func (*SecureRequest) ProtoMessage() {}
 
 func (x *SecureRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lakefsfs_v1_holders_proto_msgTypes[3]
+	mi := &file_lakefsfs_v1_holders_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -237,7 +326,7 @@ func (x *SecureRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecureRequest.ProtoReflect.Descriptor instead.
 func (*SecureRequest) Descriptor() ([]byte, []int) {
-	return file_lakefsfs_v1_holders_proto_rawDescGZIP(), []int{3}
+	return file_lakefsfs_v1_holders_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SecureRequest) GetContents() []string {
@@ -256,7 +345,7 @@ type SecureResponse struct {
 
 func (x *SecureResponse) Reset() {
 	*x = SecureResponse{}
-	mi := &file_lakefsfs_v1_holders_proto_msgTypes[4]
+	mi := &file_lakefsfs_v1_holders_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -268,7 +357,7 @@ func (x *SecureResponse) String() string {
 func (*SecureResponse) ProtoMessage() {}
 
 func (x *SecureResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lakefsfs_v1_holders_proto_msgTypes[4]
+	mi := &file_lakefsfs_v1_holders_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -281,7 +370,7 @@ func (x *SecureResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecureResponse.ProtoReflect.Descriptor instead.
 func (*SecureResponse) Descriptor() ([]byte, []int) {
-	return file_lakefsfs_v1_holders_proto_rawDescGZIP(), []int{4}
+	return file_lakefsfs_v1_holders_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SecureResponse) GetSettled() []*Settled {
@@ -304,7 +393,7 @@ type HoldRequest struct {
 
 func (x *HoldRequest) Reset() {
 	*x = HoldRequest{}
-	mi := &file_lakefsfs_v1_holders_proto_msgTypes[5]
+	mi := &file_lakefsfs_v1_holders_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -316,7 +405,7 @@ func (x *HoldRequest) String() string {
 func (*HoldRequest) ProtoMessage() {}
 
 func (x *HoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lakefsfs_v1_holders_proto_msgTypes[5]
+	mi := &file_lakefsfs_v1_holders_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -329,7 +418,7 @@ func (x *HoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldRequest.ProtoReflect.Descriptor instead.
 func (*HoldRequest) Descriptor() ([]byte, []int) {
-	return file_lakefsfs_v1_holders_proto_rawDescGZIP(), []int{5}
+	return file_lakefsfs_v1_holders_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *HoldRequest) GetHolder() string {
@@ -379,7 +468,7 @@ type HoldResponse struct {
 
 func (x *HoldResponse) Reset() {
 	*x = HoldResponse{}
-	mi := &file_lakefsfs_v1_holders_proto_msgTypes[6]
+	mi := &file_lakefsfs_v1_holders_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -391,7 +480,7 @@ func (x *HoldResponse) String() string {
 func (*HoldResponse) ProtoMessage() {}
 
 func (x *HoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lakefsfs_v1_holders_proto_msgTypes[6]
+	mi := &file_lakefsfs_v1_holders_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -404,7 +493,7 @@ func (x *HoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldResponse.ProtoReflect.Descriptor instead.
 func (*HoldResponse) Descriptor() ([]byte, []int) {
-	return file_lakefsfs_v1_holders_proto_rawDescGZIP(), []int{6}
+	return file_lakefsfs_v1_holders_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *HoldResponse) GetAsk() uint64 {
@@ -447,7 +536,11 @@ const file_lakefsfs_v1_holders_proto_rawDesc = "" +
 	"\x04size\x18\x04 \x01(\x03R\x04size\x12\x12\n" +
 	"\x04etag\x18\x05 \x01(\tR\x04etag\x126\n" +
 	"\bmodified\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bmodified\x12\x1a\n" +
-	"\bsnapshot\x18\a \x01(\bR\bsnapshot\"m\n" +
+	"\bsnapshot\x18\a \x01(\bR\bsnapshot\"*\n" +
+	"\fNamedRequest\x12\x1a\n" +
+	"\bcontents\x18\x01 \x03(\tR\bcontents\"%\n" +
+	"\rNamedResponse\x12\x14\n" +
+	"\x05repos\x18\x01 \x03(\tR\x05repos\"m\n" +
 	"\rSettleRequest\x12,\n" +
 	"\x04info\x18\x01 \x01(\v2\x18.lakefsfs.v1.RequestInfoR\x04info\x12.\n" +
 	"\asettled\x18\x02 \x03(\v2\x14.lakefsfs.v1.SettledR\asettled\"\x10\n" +
@@ -466,8 +559,9 @@ const file_lakefsfs_v1_holders_proto_rawDesc = "" +
 	"\x03ask\x18\x01 \x01(\x04R\x03ask\x12\x1a\n" +
 	"\bcontents\x18\x02 \x03(\tR\bcontents\x12\x12\n" +
 	"\x04more\x18\x03 \x01(\bR\x04more\x12\x16\n" +
-	"\x06cancel\x18\x04 \x01(\bR\x06cancel2\xd0\x01\n" +
-	"\aHolders\x12A\n" +
+	"\x06cancel\x18\x04 \x01(\bR\x06cancel2\x90\x02\n" +
+	"\aHolders\x12>\n" +
+	"\x05Named\x12\x19.lakefsfs.v1.NamedRequest\x1a\x1a.lakefsfs.v1.NamedResponse\x12A\n" +
 	"\x06Settle\x12\x1a.lakefsfs.v1.SettleRequest\x1a\x1b.lakefsfs.v1.SettleResponse\x12A\n" +
 	"\x06Secure\x12\x1a.lakefsfs.v1.SecureRequest\x1a\x1b.lakefsfs.v1.SecureResponse\x12?\n" +
 	"\x04Hold\x12\x18.lakefsfs.v1.HoldRequest\x1a\x19.lakefsfs.v1.HoldResponse(\x010\x01B9Z7github.com/lakefsfs/lakefsfs/api/lakefsfs/v1;lakefsfsv1b\x06proto3"
@@ -484,36 +578,40 @@ func file_lakefsfs_v1_holders_proto_rawDescGZIP() []byte {
 	return file_lakefsfs_v1_holders_proto_rawDescData
 }
 
-var file_lakefsfs_v1_holders_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_lakefsfs_v1_holders_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_lakefsfs_v1_holders_proto_goTypes = []any{
 	(*Settled)(nil),               // 0: lakefsfs.v1.Settled
-	(*SettleRequest)(nil),         // 1: lakefsfs.v1.SettleRequest
-	(*SettleResponse)(nil),        // 2: lakefsfs.v1.SettleResponse
-	(*SecureRequest)(nil),         // 3: lakefsfs.v1.SecureRequest
-	(*SecureResponse)(nil),        // 4: lakefsfs.v1.SecureResponse
-	(*HoldRequest)(nil),           // 5: lakefsfs.v1.HoldRequest
-	(*HoldResponse)(nil),          // 6: lakefsfs.v1.HoldResponse
-	(AddressType)(0),              // 7: lakefsfs.v1.AddressType
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
-	(*RequestInfo)(nil),           // 9: lakefsfs.v1.RequestInfo
-	(*Failure)(nil),               // 10: lakefsfs.v1.Failure
+	(*NamedRequest)(nil),          // 1: lakefsfs.v1.NamedRequest
+	(*NamedResponse)(nil),         // 2: lakefsfs.v1.NamedResponse
+	(*SettleRequest)(nil),         // 3: lakefsfs.v1.SettleRequest
+	(*SettleResponse)(nil),        // 4: lakefsfs.v1.SettleResponse
+	(*SecureRequest)(nil),         // 5: lakefsfs.v1.SecureRequest
+	(*SecureResponse)(nil),        // 6: lakefsfs.v1.SecureResponse
+	(*HoldRequest)(nil),           // 7: lakefsfs.v1.HoldRequest
+	(*HoldResponse)(nil),          // 8: lakefsfs.v1.HoldResponse
+	(AddressType)(0),              // 9: lakefsfs.v1.AddressType
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*RequestInfo)(nil),           // 11: lakefsfs.v1.RequestInfo
+	(*Failure)(nil),               // 12: lakefsfs.v1.Failure
 }
 var file_lakefsfs_v1_holders_proto_depIdxs = []int32{
-	7,  // 0: lakefsfs.v1.Settled.address_type:type_name -> lakefsfs.v1.AddressType
-	8,  // 1: lakefsfs.v1.Settled.modified:type_name -> google.protobuf.Timestamp
-	9,  // 2: lakefsfs.v1.SettleRequest.info:type_name -> lakefsfs.v1.RequestInfo
+	9,  // 0: lakefsfs.v1.Settled.address_type:type_name -> lakefsfs.v1.AddressType
+	10, // 1: lakefsfs.v1.Settled.modified:type_name -> google.protobuf.Timestamp
+	11, // 2: lakefsfs.v1.SettleRequest.info:type_name -> lakefsfs.v1.RequestInfo
 	0,  // 3: lakefsfs.v1.SettleRequest.settled:type_name -> lakefsfs.v1.Settled
 	0,  // 4: lakefsfs.v1.SecureResponse.settled:type_name -> lakefsfs.v1.Settled
 	0,  // 5: lakefsfs.v1.HoldRequest.settled:type_name -> lakefsfs.v1.Settled
-	10, // 6: lakefsfs.v1.HoldRequest.failure:type_name -> lakefsfs.v1.Failure
-	1,  // 7: lakefsfs.v1.Holders.Settle:input_type -> lakefsfs.v1.SettleRequest
-	3,  // 8: lakefsfs.v1.Holders.Secure:input_type -> lakefsfs.v1.SecureRequest
-	5,  // 9: lakefsfs.v1.Holders.Hold:input_type -> lakefsfs.v1.HoldRequest
-	2,  // 10: lakefsfs.v1.Holders.Settle:output_type -> lakefsfs.v1.SettleResponse
-	4,  // 11: lakefsfs.v1.Holders.Secure:output_type -> lakefsfs.v1.SecureResponse
-	6,  // 12: lakefsfs.v1.Holders.Hold:output_type -> lakefsfs.v1.HoldResponse
-	10, // [10:13] is the sub-list for method output_type
-	7,  // [7:10] is the sub-list for method input_type
+	12, // 6: lakefsfs.v1.HoldRequest.failure:type_name -> lakefsfs.v1.Failure
+	1,  // 7: lakefsfs.v1.Holders.Named:input_type -> lakefsfs.v1.NamedRequest
+	3,  // 8: lakefsfs.v1.Holders.Settle:input_type -> lakefsfs.v1.SettleRequest
+	5,  // 9: lakefsfs.v1.Holders.Secure:input_type -> lakefsfs.v1.SecureRequest
+	7,  // 10: lakefsfs.v1.Holders.Hold:input_type -> lakefsfs.v1.HoldRequest
+	2,  // 11: lakefsfs.v1.Holders.Named:output_type -> lakefsfs.v1.NamedResponse
+	4,  // 12: lakefsfs.v1.Holders.Settle:output_type -> lakefsfs.v1.SettleResponse
+	6,  // 13: lakefsfs.v1.Holders.Secure:output_type -> lakefsfs.v1.SecureResponse
+	8,  // 14: lakefsfs.v1.Holders.Hold:output_type -> lakefsfs.v1.HoldResponse
+	11, // [11:15] is the sub-list for method output_type
+	7,  // [7:11] is the sub-list for method input_type
 	7,  // [7:7] is the sub-list for extension type_name
 	7,  // [7:7] is the sub-list for extension extendee
 	0,  // [0:7] is the sub-list for field type_name
@@ -531,7 +629,7 @@ func file_lakefsfs_v1_holders_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lakefsfs_v1_holders_proto_rawDesc), len(file_lakefsfs_v1_holders_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,6 +19,7 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
+	Holders_Named_FullMethodName  = "/lakefsfs.v1.Holders/Named"
 	Holders_Settle_FullMethodName = "/lakefsfs.v1.Holders/Settle"
 	Holders_Secure_FullMethodName = "/lakefsfs.v1.Holders/Secure"
 	Holders_Hold_FullMethodName   = "/lakefsfs.v1.Holders/Hold"
@@ -29,13 +30,17 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // Holders is about bytes that are not objects yet. A machine that writes through a server elsewhere holds the bytes of what it
-// writes until it has put them on the object store; the content ids of its entries are its name, a dot, and a name of its own.
+// writes until it has put them on the object store; the content ids of its entries are its name, a hyphen, and a name of its own; its name is of lower-case letters
+// and digits.
 type HoldersClient interface {
+	// Named tells of contents which repository's entries name them. Those that nothing names are left out: they can go.
+	Named(ctx context.Context, in *NamedRequest, opts ...grpc.CallOption) (*NamedResponse, error)
 	// Settle names the objects that contents became, in every entry that is pending on them. The objects are on the object store
-	// durably. Contents that nothing names are passed over; again changes nothing.
+	// durably. Contents that nothing names are passed over; again changes nothing. Of a snapshot it is remembered that these were the
+	// bytes: that is what there is of the content while its holder is away.
 	Settle(ctx context.Context, in *SettleRequest, opts ...grpc.CallOption) (*SettleResponse, error)
-	// Secure sees to it that the bytes of contents are objects, and tells which: it asks their holders. UNAVAILABLE if a holder
-	// doesn't answer.
+	// Secure sees to it that the bytes of contents are objects, and tells which: it asks their holders. Of a holder that is
+	// away the snapshot that was remembered last counts; UNAVAILABLE if there is none.
 	Secure(ctx context.Context, in *SecureRequest, opts ...grpc.CallOption) (*SecureResponse, error)
 	// Hold is a holder's line to the server: the first message names the holder, then the server asks and the holder answers, each
 	// question under a number of its own. A later call of the same holder takes over.
@@ -48,6 +53,16 @@ type holdersClient struct {
 
 func NewHoldersClient(cc grpc.ClientConnInterface) HoldersClient {
 	return &holdersClient{cc}
+}
+
+func (c *holdersClient) Named(ctx context.Context, in *NamedRequest, opts ...grpc.CallOption) (*NamedResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(NamedResponse)
+	err := c.cc.Invoke(ctx, Holders_Named_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
 func (c *holdersClient) Settle(ctx context.Context, in *SettleRequest, opts ...grpc.CallOption) (*SettleResponse, error) {
@@ -88,13 +103,17 @@ type Holders_HoldClient = grpc.BidiStreamingClient[HoldRequest, HoldResponse]
 // for forward compatibility.
 //
 // Holders is about bytes that are not objects yet. A machine that writes through a server elsewhere holds the bytes of what it
-// writes until it has put them on the object store; the content ids of its entries are its name, a dot, and a name of its own.
+// writes until it has put them on the object store; the content ids of its entries are its name, a hyphen, and a name of its own; its name is of lower-case letters
+// and digits.
 type HoldersServer interface {
+	// Named tells of contents which repository's entries name them. Those that nothing names are left out: they can go.
+	Named(context.Context, *NamedRequest) (*NamedResponse, error)
 	// Settle names the objects that contents became, in every entry that is pending on them. The objects are on the object store
-	// durably. Contents that nothing names are passed over; again changes nothing.
+	// durably. Contents that nothing names are passed over; again changes nothing. Of a snapshot it is remembered that these were the
+	// bytes: that is what there is of the content while its holder is away.
 	Settle(context.Context, *SettleRequest) (*SettleResponse, error)
-	// Secure sees to it that the bytes of contents are objects, and tells which: it asks their holders. UNAVAILABLE if a holder
-	// doesn't answer.
+	// Secure sees to it that the bytes of contents are objects, and tells which: it asks their holders. Of a holder that is
+	// away the snapshot that was remembered last counts; UNAVAILABLE if there is none.
 	Secure(context.Context, *SecureRequest) (*SecureResponse, error)
 	// Hold is a holder's line to the server: the first message names the holder, then the server asks and the holder answers, each
 	// question under a number of its own. A later call of the same holder takes over.
@@ -109,6 +128,9 @@ type HoldersServer interface {
 // pointer dereference when methods are called.
 type UnimplementedHoldersServer struct{}
 
+func (UnimplementedHoldersServer) Named(context.Context, *NamedRequest) (*NamedResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Named not implemented")
+}
 func (UnimplementedHoldersServer) Settle(context.Context, *SettleRequest) (*SettleResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Settle not implemented")
 }
@@ -137,6 +159,24 @@ func RegisterHoldersServer(s grpc.ServiceRegistrar, srv HoldersServer) {
 		t.testEmbeddedByValue()
 	}
 	s.RegisterService(&Holders_ServiceDesc, srv)
+}
+
+func _Holders_Named_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(NamedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HoldersServer).Named(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Holders_Named_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HoldersServer).Named(ctx, req.(*NamedRequest))
+	}
+	return interceptor(ctx, in, info, handler)
 }
 
 func _Holders_Settle_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
@@ -189,6 +229,10 @@ var Holders_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "lakefsfs.v1.Holders",
 	HandlerType: (*HoldersServer)(nil),
 	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Named",
+			Handler:    _Holders_Named_Handler,
+		},
 		{
 			MethodName: "Settle",
 			Handler:    _Holders_Settle_Handler,

@@ -299,7 +299,10 @@ type Failure struct {
 	// The session of the request has ended. Nothing was done by this request.
 	SessionEnded bool `protobuf:"varint,5,opt,name=session_ended,json=sessionEnded,proto3" json:"session_ended,omitempty"`
 	// The server has too much to do, and did nothing: ask again after a while.
-	Busy          bool `protobuf:"varint,6,opt,name=busy,proto3" json:"busy,omitempty"`
+	Busy bool `protobuf:"varint,6,opt,name=busy,proto3" json:"busy,omitempty"`
+	// It is not known whether the change was made, as when the lead of the cluster was lost meanwhile. The same request with its number
+	// in a session can be asked again.
+	InDoubt       bool `protobuf:"varint,7,opt,name=in_doubt,json=inDoubt,proto3" json:"in_doubt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -372,6 +375,13 @@ func (x *Failure) GetSessionEnded() bool {
 func (x *Failure) GetBusy() bool {
 	if x != nil {
 		return x.Busy
+	}
+	return false
+}
+
+func (x *Failure) GetInDoubt() bool {
+	if x != nil {
+		return x.InDoubt
 	}
 	return false
 }
@@ -1239,7 +1249,7 @@ var File_lakefsfs_v1_types_proto protoreflect.FileDescriptor
 
 const file_lakefsfs_v1_types_proto_rawDesc = "" +
 	"\n" +
-	"\x17lakefsfs/v1/types.proto\x12\vlakefsfs.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe7\x01\n" +
+	"\x17lakefsfs/v1/types.proto\x12\vlakefsfs.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x82\x02\n" +
 	"\aFailure\x12%\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x11.lakefsfs.v1.KindR\x04kind\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\fR\x04text\x121\n" +
@@ -1247,7 +1257,8 @@ const file_lakefsfs_v1_types_proto_rawDesc = "" +
 	"\n" +
 	"not_leader\x18\x04 \x01(\v2\x16.lakefsfs.v1.NotLeaderR\tnotLeader\x12#\n" +
 	"\rsession_ended\x18\x05 \x01(\bR\fsessionEnded\x12\x12\n" +
-	"\x04busy\x18\x06 \x01(\bR\x04busy\"4\n" +
+	"\x04busy\x18\x06 \x01(\bR\x04busy\x12\x19\n" +
+	"\bin_doubt\x18\a \x01(\bR\ainDoubt\"4\n" +
 	"\bConflict\x12\x14\n" +
 	"\x05paths\x18\x01 \x03(\fR\x05paths\x12\x12\n" +
 	"\x04more\x18\x02 \x01(\bR\x04more\"#\n" +
