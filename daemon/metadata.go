@@ -64,11 +64,19 @@ func (d *Daemon) openOwn(ctx context.Context, objects opener) (err error) {
 	}
 	c := local.Config{
 		OnFull: d.ballast.drop,
-		Dir:    filepath.Join(cfg.Data, "meta"), Objects: objects, Spill: m.spill, DefaultNamespace: namespace, SyncEvery: cfg.Sync.Every, Logger: d.log,
+		Dir:    MetadataDir(cfg.Data), Objects: objects, Spill: m.spill, DefaultNamespace: namespace, SyncEvery: cfg.Sync.Every, Logger: d.log,
 		Tables: func(ns string) committed.TableCache { return d.cache.Tables(ns) },
 	}
 	if cfg.Cluster.Listen != "" {
 		c.Cluster = d.clusterConfig()
+	}
+	if cfg.Cluster.Snapshots != "" {
+		st, err := object.Open(ctx, cfg.Cluster.Snapshots, object.Options{Timeout: cfg.Store.Timeout, RetryFor: max(cfg.Store.Retry, 1)})
+		if err != nil {
+			return fmt.Errorf("cluster.snapshots: %w", err)
+		}
+		m.close = append(m.close, st.Close)
+		c.Snapshots, c.SnapshotEvery, c.Version = st, cfg.Cluster.SnapshotEvery, Version
 	}
 	if m.own, err = local.Open(ctx, c); err != nil {
 		return err
@@ -106,7 +114,7 @@ func (d *Daemon) openEdge(objects opener) error {
 		return err
 	}
 	m.close = append(m.close, lock.Close)
-	opt, err := d.cfg.dialOptions()
+	opt, err := d.cfg.DialOptions()
 	if err != nil {
 		return err
 	}
@@ -157,7 +165,7 @@ func (d *Daemon) reach(objects opener) func(ctx context.Context, ns string, thro
 // join has a member of the cluster add this node, until it is one or ctx ends.
 func (d *Daemon) join(ctx context.Context) {
 	at := d.cfg.Cluster.Join
-	opt, err := d.cfg.dialOptions()
+	opt, err := d.cfg.DialOptions()
 	if err != nil {
 		d.log.Error("join the cluster", "at", at, "err", err)
 		return
@@ -169,22 +177,30 @@ func (d *Daemon) join(ctx context.Context) {
 	}
 	defer client.Close()
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
-		self := d.meta.own.Self()
-		if members, err := d.meta.own.Members(ctx); err == nil {
-			for _, m := range members {
-				if m.Self && len(members) > 1 {
-					d.log.Info("this node is a member of the cluster", "node", self.ID)
-					return
-				}
+		var self engine.Member
+		members, err := d.meta.own.Members(ctx)
+		for _, m := range members {
+			if m.Self {
+				self = m
 			}
 		}
-		if err = client.AddMember(ctx, self); err == nil {
-			continue
+		if len(members) > 1 {
+			d.log.Info("this node is a member of the cluster", "node", self.ID)
+			return
+		}
+		if err == nil {
+			err = client.AddMember(ctx, self)
+		}
+		if err == nil {
+			wait = 100 * time.Millisecond // until the leader has told this node
 		}
 		if ctx.Err() != nil {
 			return
 		}
 		level := d.log.Warn
+		if err == nil {
+			level = d.log.Debug
+		}
 		if errors.Is(err, graveler.Invalid) || errors.Is(err, graveler.Denied) || errors.Is(err, graveler.Conflict) {
 			level = d.log.Error
 		}

@@ -91,8 +91,8 @@ func (c *TLSConfig) server() (*tls.Config, error) {
 	return conf, nil
 }
 
-// dialOptions is how this daemon asks servers.
-func (c *Config) dialOptions() (remote.DialOptions, error) {
+// DialOptions is how servers on other machines are asked.
+func (c *Config) DialOptions() (remote.DialOptions, error) {
 	o := remote.DialOptions{TokenFile: c.Engine.TokenFile, CA: c.TLS.CA, Cert: c.TLS.Cert, Key: c.TLS.Key, Insecure: c.TLS.Insecure}
 	if o.TokenFile == "" {
 		o.Token = os.Getenv("LAKEFSFS_TOKEN")

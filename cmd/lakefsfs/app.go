@@ -25,6 +25,8 @@ type app struct {
 	quiet  bool
 	server string
 	config string
+	ca     string // PEM file of the authorities that servers' certificates are of
+	token  string // file with the token of this client
 	cli    *daemon.Client
 }
 
@@ -38,7 +40,9 @@ func (a *app) root() *cobra.Command {
 	p := root.PersistentFlags()
 	p.BoolVar(&a.json, "json", false, "print JSON")
 	p.BoolVarP(&a.quiet, "quiet", "q", false, "print nothing but errors and what was asked for")
-	p.StringVar(&a.server, "server", "", "the daemon's socket, unix:///path (LAKEFSFS_SERVER)")
+	p.StringVar(&a.server, "server", "", "the daemon's socket, unix:///path, or servers elsewhere, HOST:PORT,... (LAKEFSFS_SERVER)")
+	p.StringVar(&a.ca, "ca", os.Getenv("LAKEFSFS_CA"), "PEM file of the authorities of servers elsewhere (LAKEFSFS_CA)")
+	p.StringVar(&a.token, "token-file", os.Getenv("LAKEFSFS_TOKEN_FILE"), "file with the token for servers elsewhere (LAKEFSFS_TOKEN_FILE; or LAKEFSFS_TOKEN, the token itself)")
 	p.StringVar(&a.config, "config", os.Getenv("LAKEFSFS_CONFIG"), "configuration file (LAKEFSFS_CONFIG)")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(a.upCmd(), a.daemonCmd(), a.mountCmd(), a.umountCmd(), a.repoCmd(), a.branchCmd(), a.tagCmd())
@@ -53,23 +57,70 @@ func (a *app) client() (daemon.Client, error) {
 	if a.cli != nil {
 		return *a.cli, nil
 	}
-	addr := a.server
-	if addr == "" {
-		addr = os.Getenv("LAKEFSFS_SERVER")
+	cfg, err := a.load()
+	if err != nil {
+		return daemon.Client{}, err
 	}
-	if addr == "" {
-		cfg, err := daemon.Load(a.config, nil)
+	c, err := a.dial(a.address(&cfg))
+	if err != nil {
+		return c, err
+	}
+	a.cli = &c
+	return c, nil
+}
+
+// load reads the configuration, which is needed for addresses alone if they aren't given.
+func (a *app) load() (daemon.Config, error) { return daemon.Load(a.config, nil) }
+
+// address is where the daemon, or the servers, are asked.
+func (a *app) address(cfg *daemon.Config) string {
+	if a.server != "" {
+		return a.server
+	}
+	if addr := os.Getenv("LAKEFSFS_SERVER"); addr != "" {
+		return addr
+	}
+	return cfg.Socket()
+}
+
+// dial returns a client of an address. It doesn't connect yet.
+func (a *app) dial(addr string) (daemon.Client, error) {
+	var opt remote.DialOptions
+	if !isSocket(addr) {
+		cfg, err := a.load()
 		if err != nil {
 			return daemon.Client{}, err
 		}
-		addr = cfg.Socket()
+		if opt, err = cfg.DialOptions(); err != nil {
+			return daemon.Client{}, err
+		}
+		if a.ca != "" {
+			opt.CA = a.ca
+		}
+		if a.token != "" {
+			opt.TokenFile, opt.Token = a.token, ""
+		}
 	}
-	c, err := remote.Dial(addr, remote.DialOptions{})
+	c, err := remote.Dial(addr, opt)
 	if err != nil {
 		return daemon.Client{}, usageError{err}
 	}
-	a.cli = &daemon.Client{Client: c}
-	return *a.cli, nil
+	return daemon.Client{Client: c}, nil
+}
+
+// credentialArgs are the flags of a daemon that asks servers as this command does.
+func (a *app) credentialArgs() (args []string, err error) {
+	for _, f := range [][2]string{{"--tls-ca", a.ca}, {"--engine-token-file", a.token}} {
+		if f[1] == "" {
+			continue
+		}
+		path, err := filepath.Abs(f[1]) // the daemon runs in another directory
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, f[0], path)
+	}
+	return args, nil
 }
 
 // place reads a place, or finds the one that the working directory is in.
@@ -97,33 +148,35 @@ func (a *app) placeOf(ctx context.Context, dir string) (graveler.Place, error) {
 	if err := unix.Statfs(dir, &st); err != nil || st.Type != unix.FUSE_SUPER_MAGIC {
 		return none()
 	}
-	c, err := a.client()
-	if err != nil {
-		return graveler.Place{}, err
-	}
-	status, err := c.State(ctx)
-	if err != nil {
-		return graveler.Place{}, err
-	}
 	if real, err := filepath.EvalSymlinks(dir); err == nil {
 		dir = real
 	}
 	best := -1
 	var found string
-	for _, m := range status.Mounts {
-		root := m.Dir
-		if real, err := filepath.EvalSymlinks(root); err == nil {
-			root = real
+	err := a.here(ctx, func(c daemon.Client, s daemon.State) bool {
+		mine := false
+		for _, m := range s.Mounts {
+			root := m.Dir
+			if real, err := filepath.EvalSymlinks(root); err == nil {
+				root = real
+			}
+			rel, err := filepath.Rel(root, dir)
+			if err != nil || rel == ".." || strings.HasPrefix(rel, "../") || len(root) <= best {
+				continue
+			}
+			best, mine = len(root), true
+			if rel == "." {
+				rel = ""
+			}
+			found = strings.Trim(m.Place+"/"+rel, "/")
 		}
-		rel, err := filepath.Rel(root, dir)
-		if err != nil || rel == ".." || strings.HasPrefix(rel, "../") || len(root) <= best {
-			continue
+		if mine && a.server == "" {
+			a.cli = &c // whose mount it is knows the place
 		}
-		best = len(root)
-		if rel == "." {
-			rel = ""
-		}
-		found = strings.Trim(m.Place+"/"+rel, "/")
+		return false
+	})
+	if err != nil {
+		return graveler.Place{}, err
 	}
 	if found == "" {
 		return none()

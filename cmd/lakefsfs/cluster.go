@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"text/tabwriter"
@@ -10,7 +11,9 @@ import (
 
 	"github.com/lakefsfs/lakefsfs/daemon"
 	"github.com/lakefsfs/lakefsfs/engine"
+	"github.com/lakefsfs/lakefsfs/engine/local"
 	"github.com/lakefsfs/lakefsfs/graveler"
+	"github.com/lakefsfs/lakefsfs/object"
 )
 
 func (a *app) clusterCmd() *cobra.Command {
@@ -204,4 +207,75 @@ func (a *app) clusterSnapshotCmd() *cobra.Command {
 		a.say("%s: up to change %d, %d files of %d bytes, %d of them new", s.URL, s.Index, s.Tables, s.Bytes, s.Uploaded)
 		return nil
 	})
+}
+
+func (a *app) clusterRestoreCmd() *cobra.Command {
+	var from, id, data string
+	var list bool
+	c := cmd("restore --from URL --data DIR", "make a data directory for a new cluster from a snapshot, after the old one is lost", between(0, 0), func(ctx context.Context, _ []string) error {
+		if from == "" || data == "" && !list {
+			return usagef("give --from, the URL that snapshots went to, and --data, an empty directory")
+		}
+		st, err := object.Open(ctx, from, object.Options{})
+		if err != nil {
+			return err
+		}
+		defer st.Close()
+		if list {
+			return a.listSnapshots(ctx, st)
+		}
+		meta := daemon.MetadataDir(data)
+		r, err := local.Restore(ctx, st, meta, local.RestoreOptions{Snapshot: id})
+		if err != nil {
+			return err
+		}
+		if err := daemon.AllowBootstrap(data); err != nil {
+			return err
+		}
+		if a.json {
+			pending := []map[string]string{}
+			for _, p := range r.Pending {
+				pending = append(pending, map[string]string{"machine": string(p.Holder), "place": graveler.Place{Repo: p.Repo, Ref: graveler.Ref(p.Branch), Path: p.Path}.String()})
+			}
+			return a.printJSON(map[string]any{
+				"snapshot": r.ID, "index": r.Snapshot.Index, "taken": r.Snapshot.Taken, "of": r.Of, "cluster": r.Cluster, "version": r.Version, "pending": pending,
+			})
+		}
+		a.say("restored snapshot %s of cluster %s, as it was at %s (change %d)", r.ID, r.Of, r.Snapshot.Taken.Local().Format(time.DateTime), r.Snapshot.Index)
+		a.say("what could be missing: every change after that time, and the bytes of %d files that were on one machine's disk alone then; they come with the machine if it lives", len(r.Pending))
+		for i, p := range r.Pending {
+			if i == 20 {
+				a.say("... and %d more (--json has them all)", len(r.Pending)-i)
+				break
+			}
+			a.say("  %s, on machine %s", graveler.Place{Repo: p.Repo, Ref: graveler.Ref(p.Branch), Path: p.Path}, cmp.Or(string(p.Holder), "that led"))
+		}
+		a.say("start lakefsfs daemon --data %s with cluster.listen to go on, and join new nodes with empty directories", data)
+		return nil
+	})
+	c.Flags().StringVar(&from, "from", "", "storage URL that snapshots went to (cluster.snapshots)")
+	c.Flags().StringVar(&data, "data", "", "data directory to make")
+	c.Flags().StringVar(&id, "snapshot", "", "another snapshot than the newest one, as --list names them")
+	c.Flags().BoolVar(&list, "list", false, "list the snapshots, and restore none")
+	return c
+}
+
+func (a *app) listSnapshots(ctx context.Context, st object.Store) error {
+	all, err := local.ListSnapshots(ctx, st)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		out := []map[string]any{}
+		for _, s := range all {
+			out = append(out, map[string]any{"snapshot": s.ID, "cluster": s.Cluster, "index": s.Index, "stored": s.Modified})
+		}
+		return a.printJSON(out)
+	}
+	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "SNAPSHOT\tCHANGE\tSTORED")
+	for _, s := range all {
+		fmt.Fprintf(w, "%s\t%d\t%s\n", s.ID, s.Index, s.Modified.Local().Format(time.DateTime))
+	}
+	return w.Flush()
 }

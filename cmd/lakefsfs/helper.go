@@ -27,8 +27,14 @@ func isMountHelper(name string) bool {
 var generic = []string{"rw", "suid", "dev", "exec", "auto", "async", "atime", "noatime", "relatime", "norelatime", "diratime", "nodiratime",
 	"defaults", "_netdev", "nofail", "user", "users", "owner", "group", "nosuid", "nodev", "noexec", "noauto", "loud", "silent", "default_permissions"}
 
+// helped is what mount(8) asks for.
+type helped struct {
+	daemon.MountRequest
+	data, server, ca, token string
+}
+
 // helperArgs reads what mount(8) passes.
-func helperArgs(args []string) (r daemon.MountRequest, data, server string, err error) {
+func helperArgs(args []string) (r helped, err error) {
 	var pos []string
 	var opts []string
 	for i := 0; i < len(args); i++ {
@@ -42,7 +48,7 @@ func helperArgs(args []string) (r daemon.MountRequest, data, server string, err 
 			i++
 		case s == "-n" || s == "-s" || s == "-v" || s == "-f":
 		case strings.HasPrefix(s, "-"):
-			return r, "", "", usagef("option %q is not known", s)
+			return r, usagef("option %q is not known", s)
 		default:
 			pos = append(pos, s)
 		}
@@ -53,7 +59,7 @@ func helperArgs(args []string) (r daemon.MountRequest, data, server string, err 
 	case 2:
 		r.Place, r.Dir = pos[0], pos[1]
 	default:
-		return r, "", "", usagef("give [PLACE] DIR -o OPTIONS")
+		return r, usagef("give [PLACE] DIR -o OPTIONS")
 	}
 	if slices.Contains([]string{"lakefs", "none", "lakefsfs", "all"}, r.Place) {
 		r.Place = "" // a source that means nothing: everything
@@ -68,37 +74,53 @@ func helperArgs(args []string) (r daemon.MountRequest, data, server string, err 
 		case "sync_on_close", "sync":
 			r.SyncOnClose = true
 		case "data":
-			data = value
+			r.data = value
 		case "server":
-			server = value
+			r.server = strings.ReplaceAll(value, "+", ",") // a comma ends the option
+		case "ca":
+			r.ca = value
+		case "token_file":
+			r.token = value
 		case "", "fsname", "subtype", "x-systemd.automount", "x-mount.mkdir":
 		default:
 			if !slices.Contains(generic, name) && !strings.HasPrefix(name, "x-") {
-				return r, "", "", usagef("mount option %q is not known; ours are ro, allow_other, sync_on_close, data=DIR, server=unix:///SOCKET", o)
+				return r, usagef("mount option %q is not known; ours are ro, allow_other, sync_on_close, data=DIR, server=unix:///SOCKET or HOST:PORT+HOST:PORT, ca=FILE, token_file=FILE", o)
 			}
 		}
 	}
 	if r.Dir, err = filepath.Abs(r.Dir); err != nil {
-		return r, "", "", err
+		return r, err
 	}
-	return r, data, server, nil
+	return r, nil
 }
 
 // mountHelper mounts for mount(8): through the running daemon, or one that it starts.
 func mountHelper(ctx context.Context, _ string, args []string) error {
-	r, data, server, err := helperArgs(args)
+	r, err := helperArgs(args)
 	if err != nil {
 		return err
 	}
-	a := &app{out: os.Stdout, server: server, quiet: true, config: os.Getenv("LAKEFSFS_CONFIG")}
+	a := &app{out: os.Stdout, server: r.server, ca: r.ca, token: r.token, quiet: true, config: os.Getenv("LAKEFSFS_CONFIG")}
 	if os.Getenv("HOME") == "" {
 		os.Setenv("HOME", "/root") // mount(8) of an fstab line at boot has no environment
 	}
-	if data != "" && server == "" {
-		cfg, err := daemon.Load(a.config, map[string]any{"data": data})
+	if r.server != "" {
+		c, err := a.mounter(ctx)
 		if err != nil {
 			return err
 		}
+		_, err = c.Mount(ctx, r.MountRequest)
+		return err
+	}
+	flags, args := map[string]any{}, []string{}
+	if r.data != "" {
+		flags["data"], args = r.data, []string{"--data", r.data}
+	}
+	cfg, err := daemon.Load(a.config, flags)
+	if err != nil {
+		return err
+	}
+	if r.data != "" {
 		a.server = cfg.Socket()
 	}
 	c, err := a.client()
@@ -106,42 +128,32 @@ func mountHelper(ctx context.Context, _ string, args []string) error {
 		return err
 	}
 	_, err = c.State(ctx)
-	if errors.Is(err, graveler.Unavailable) && server == "" {
-		if err := startDaemon(ctx, a, c, data); err != nil {
+	if errors.Is(err, graveler.Unavailable) {
+		if err := startDaemon(ctx, c, cfg.Data, args); err != nil {
 			return err
 		}
 	} else if err != nil {
 		return err
 	}
-	_, err = c.Mount(ctx, r)
+	_, err = c.Mount(ctx, r.MountRequest)
 	return err
 }
 
-// startDaemon starts a daemon in a session of its own and waits until it answers.
-func startDaemon(ctx context.Context, a *app, c daemon.Client, data string) error {
+// startDaemon starts a daemon in a session of its own and waits until it answers. data is its data directory, by args or configuration.
+func startDaemon(ctx context.Context, c daemon.Client, data string, args []string) error {
 	exe, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	var flags map[string]any
-	args := []string{"daemon"}
-	if data != "" {
-		args = append(args, "--data", data)
-		flags = map[string]any{"data": data}
-	}
-	cfg, err := daemon.Load(a.config, flags)
-	if err != nil {
+	if err := os.MkdirAll(data, 0o700); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
-		return err
-	}
-	log, err := os.OpenFile(filepath.Join(cfg.Data, "daemon.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	log, err := os.OpenFile(filepath.Join(data, "daemon.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	p := exec.Command(exe, args...)
+	p := exec.Command(exe, append([]string{"daemon"}, args...)...)
 	p.Args[0] = "lakefsfs" // by our own name it is the helper again
 	p.Stdout, p.Stderr, p.Dir = log, log, "/"
 	p.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -39,7 +38,7 @@ func dataFor(cfg *daemon.Config, server string) string {
 
 // sockets lists the sockets of this machine's daemons that may be there, the one that is asked by default first.
 func (a *app) sockets() ([]string, error) {
-	cfg, err := daemon.Load(a.config, nil)
+	cfg, err := a.load()
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +84,6 @@ func (a *app) here(ctx context.Context, fn func(c daemon.Client, s daemon.State)
 		if fn(c, s) {
 			return nil
 		}
-		c.Close()
 	}
 	if errors.Is(none, errAnswered) {
 		return nil
@@ -98,7 +96,7 @@ var errAnswered = errors.New("a daemon answered")
 // mounter is the daemon that mounts from where a server address leads: the one at a socket, or for a server elsewhere one of this
 // machine, which it starts if need be.
 func (a *app) mounter(ctx context.Context) (daemon.Client, error) {
-	cfg, err := daemon.Load(a.config, nil)
+	cfg, err := a.load()
 	if err != nil {
 		return daemon.Client{}, err
 	}
@@ -118,9 +116,11 @@ func (a *app) mounter(ctx context.Context) (daemon.Client, error) {
 		return c, err
 	}
 	// What this command was told of the servers is in its flags and environment; the daemon gets both.
-	args := []string{"--data", data, "--engine-address", addr}
-	args = append(args, a.credentialArgs()...)
-	return c, startDaemon(ctx, a.config, c, data, args)
+	more, err := a.credentialArgs()
+	if err != nil {
+		return c, err
+	}
+	return c, startDaemon(ctx, c, data, append([]string{"--data", data, "--engine-address", addr}, more...))
 }
 
 // umount unmounts a directory, whichever daemon of this machine has mounted it.
@@ -143,5 +143,3 @@ func (a *app) umount(ctx context.Context, dir string) error {
 	}
 	return c.Unmount(ctx, dir) // which says that it isn't mounted
 }
-
-var _ = os.Args

@@ -72,6 +72,12 @@ func configFlags(c *cobra.Command, keys ...string) func() map[string]any {
 
 var daemonFlags = []string{"data", "listen", "namespace", "cache.memory", "cache.disk", "cache.dir", "log.level", "log.format"}
 
+// nodeFlags are those of a daemon that works with others.
+var nodeFlags = []string{
+	"cluster.listen", "cluster.advertise", "cluster.join", "cluster.snapshots", "serve.listen", "serve.advertise", "serve.tokens",
+	"engine.address", "engine.token_file", "tls.ca", "tls.cert", "tls.key",
+}
+
 func (a *app) upCmd() *cobra.Command {
 	var dir string
 	var other, syncOnClose bool
@@ -108,14 +114,25 @@ func (a *app) upCmd() *cobra.Command {
 
 func (a *app) daemonCmd() *cobra.Command {
 	var flags func() map[string]any
+	var join string
+	var bootstrap bool
 	c := cmd("daemon", "the service, as the configuration says", between(0, 0), func(ctx context.Context, _ []string) error {
-		cfg, err := daemon.Load(a.config, flags())
+		set := flags()
+		if join != "" {
+			set["cluster.join"] = join
+		}
+		if bootstrap {
+			set["cluster.bootstrap"] = true
+		}
+		cfg, err := daemon.Load(a.config, set)
 		if err != nil {
 			return err
 		}
 		return serve(ctx, cfg, func(*daemon.Daemon) { a.say("listening on %s", cfg.Socket()) })
 	})
-	flags = configFlags(c, daemonFlags...)
+	flags = configFlags(c, append(daemonFlags, nodeFlags...)...)
+	c.Flags().StringVar(&join, "join", "", "join the cluster that serves clients at HOST:PORT (cluster.join)")
+	c.Flags().BoolVar(&bootstrap, "bootstrap", false, "begin a cluster (cluster.bootstrap)")
 	return c
 }
 
@@ -134,7 +151,7 @@ func (a *app) mountCmd() *cobra.Command {
 		if r.Dir, err = filepath.Abs(args[len(args)-1]); err != nil {
 			return err
 		}
-		c, err := a.client()
+		c, err := a.mounter(ctx)
 		if err != nil {
 			return err
 		}
@@ -160,11 +177,7 @@ func (a *app) umountCmd() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		c, err := a.client()
-		if err != nil {
-			return err
-		}
-		return c.Unmount(ctx, dir)
+		return a.umount(ctx, dir)
 	})
 }
 
