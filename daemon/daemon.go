@@ -19,6 +19,7 @@ import (
 
 	"github.com/lakefsfs/lakefsfs/cache"
 	"github.com/lakefsfs/lakefsfs/control"
+	"github.com/lakefsfs/lakefsfs/engine"
 	"github.com/lakefsfs/lakefsfs/engine/remote"
 	"github.com/lakefsfs/lakefsfs/fs"
 	"github.com/lakefsfs/lakefsfs/graveler"
@@ -135,7 +136,14 @@ func (d *Daemon) listen() error {
 	}
 	rpc, plain := split(d.lis)
 	d.rpc = remote.NewServer(remote.ServerOptions{})
-	remote.Register(d.rpc, d.meta.front)
+	if d.meta.peers != nil {
+		remote.Register(d.rpc, struct {
+			engine.Engine
+			engine.Cluster
+		}{d.meta.front, d.meta.peers})
+	} else {
+		remote.Register(d.rpc, d.meta.front)
+	}
 	d.registerMounts(d.rpc)
 	go d.rpc.Serve(rpc)
 	// Where the time and the memory go, for curl --unix-socket and go tool pprof.

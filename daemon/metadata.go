@@ -28,6 +28,7 @@ type metadata struct {
 	own   *local.Engine                                          // that this daemon keeps; nil for a client
 	front engine.Engine                                          // that is asked
 	spill *spill.Store                                           // where front's pending bytes are
+	peers engine.Cluster                                         // the nodes, where front is before them
 	far   bool                                                   // others change branches through other machines
 	keep  func(ctx context.Context, id graveler.ContentID) error // see vfs.Config
 	close []func() error
@@ -137,7 +138,7 @@ func (d *Daemon) openEdge(objects opener) error {
 		return err
 	}
 	m.close = append(m.close, e.Close)
-	m.front, m.spill, m.far = e, held, true
+	m.front, m.spill, m.peers, m.far = e, held, client, true
 	if d.cfg.Sync.Upload {
 		m.keep = e.Keep
 	}

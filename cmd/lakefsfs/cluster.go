@@ -49,26 +49,31 @@ func (a *app) clusterStatusCmd() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		members, err := c.Members(ctx)
+		members, err := a.members(ctx, c)
 		if err != nil {
 			return err
 		}
+		// A daemon of this machine tells of itself too.
 		state, err := c.State(ctx)
-		if err != nil {
-			return err
-		}
+		own := err == nil
 		if a.json {
 			out := struct {
-				daemon.State
+				*daemon.State
 				Members []member `json:"members"`
-			}{State: state, Members: []member{}}
+			}{Members: []member{}}
+			if own {
+				out.State = &state
+			}
 			for _, m := range members {
 				out.Members = append(out.Members, memberOf(m))
 			}
 			return a.printJSON(out)
 		}
 		if len(members) == 1 && members[0].Peer == "" {
-			fmt.Fprintf(a.out, "data      %s\npid       %d\nmetadata  on this machine alone\napplied   %d\n", state.Data, state.PID, members[0].Applied)
+			if own {
+				fmt.Fprintf(a.out, "data      %s\npid       %d\n", state.Data, state.PID)
+			}
+			fmt.Fprintf(a.out, "metadata  on one machine alone\napplied   %d\n", members[0].Applied)
 			return nil
 		}
 		w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
@@ -110,6 +115,33 @@ func (a *app) clusterStatusCmd() *cobra.Command {
 		return nil
 	})
 }
+
+// members are the nodes as the leader sees them, if one can be asked: it alone knows how the others do.
+func (a *app) members(ctx context.Context, c daemon.Client) ([]engine.Member, error) {
+	members, err := c.Members(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range members {
+		if !m.Leader || m.Self || m.Serve == "" {
+			continue
+		}
+		l, err := a.dial(m.Serve)
+		if err != nil {
+			return members, nil
+		}
+		defer l.Close()
+		ctx, cancel := context.WithTimeout(ctx, leaderPatience)
+		defer cancel()
+		if told, err := l.Members(ctx); err == nil {
+			return told, nil
+		}
+	}
+	return members, nil
+}
+
+// leaderPatience is how long the leader is waited for when the nodes are listed: it may be what is wrong.
+const leaderPatience = 3 * time.Second
 
 func (a *app) clusterBootstrapCmd() *cobra.Command {
 	var data string

@@ -28,11 +28,11 @@ func dataFor(cfg *daemon.Config, server string) string {
 	}
 	slices.Sort(names)
 	clean := strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(".-,", r) {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(".-+", r) {
 			return r
 		}
 		return '_'
-	}, strings.Join(slices.Compact(names), ","))
+	}, strings.Join(slices.Compact(names), "+"))
 	return filepath.Join(serversDir(cfg), clean)
 }
 

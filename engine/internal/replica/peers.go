@@ -159,24 +159,26 @@ func (p *peerConn) close() {
 // ServerAddr is raft.ServerAddressProvider's: a node that has moved is found where it says it is before the configuration knows.
 func (n *node) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if a, ok := n.moves[id]; ok {
+	a, ok := n.moves[id]
+	n.mu.Unlock()
+	if ok {
 		return a, nil
-	}
-	return "", errNotMoved
-}
-
-var errNotMoved = errors.New("the node is where the configuration says")
-
-// addressOf is where a member is reached, "" if it is none.
-func (n *node) addressOf(id raft.ServerID) string {
-	if a, err := n.ServerAddr(id); err == nil {
-		return string(a)
 	}
 	for _, s := range n.servers() {
 		if s.ID == id {
-			return string(s.Address)
+			return s.Address, nil
 		}
 	}
-	return ""
+	return "", errNoMember
+}
+
+var errNoMember = errors.New("no member of the cluster")
+
+// addressOf is where a member is reached, "" if it is none.
+func (n *node) addressOf(id raft.ServerID) string {
+	a, err := n.ServerAddr(id)
+	if err != nil {
+		return ""
+	}
+	return string(a)
 }
