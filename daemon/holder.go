@@ -55,8 +55,8 @@ func holder(data string) (_ engine.HolderID, _ io.Closer, err error) {
 	return engine.HolderID(name), f, nil
 }
 
-// MetadataDir is where a data directory has its metadata.
-func MetadataDir(data string) string { return filepath.Join(data, "meta") }
+// metadataDir is where a data directory has its metadata.
+func metadataDir(data string) string { return filepath.Join(data, "meta") }
 
 // bootstrapFile, in the data directory, allows the next start to begin a cluster.
 const bootstrapFile = "bootstrap"

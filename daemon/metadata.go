@@ -65,7 +65,7 @@ func (d *Daemon) openOwn(ctx context.Context, objects opener) (err error) {
 	}
 	c := local.Config{
 		OnFull: d.ballast.drop,
-		Dir:    MetadataDir(cfg.Data), Objects: objects, Spill: m.spill, DefaultNamespace: namespace, SyncEvery: cfg.Sync.Every, Logger: d.log,
+		Dir:    metadataDir(cfg.Data), Objects: objects, Spill: m.spill, DefaultNamespace: namespace, SyncEvery: cfg.Sync.Every, Logger: d.log,
 		Tables: func(ns string) committed.TableCache { return d.cache.Tables(ns) },
 	}
 	if cfg.Cluster.Listen != "" {

@@ -11,9 +11,7 @@ import (
 
 	"github.com/lakefsfs/lakefsfs/daemon"
 	"github.com/lakefsfs/lakefsfs/engine"
-	"github.com/lakefsfs/lakefsfs/engine/local"
 	"github.com/lakefsfs/lakefsfs/graveler"
-	"github.com/lakefsfs/lakefsfs/object"
 )
 
 func (a *app) clusterCmd() *cobra.Command {
@@ -248,20 +246,11 @@ func (a *app) clusterRestoreCmd() *cobra.Command {
 		if from == "" || data == "" && !list {
 			return usagef("give --from, the URL that snapshots went to, and --data, an empty directory")
 		}
-		st, err := object.Open(ctx, from, object.Options{})
-		if err != nil {
-			return err
-		}
-		defer st.Close()
 		if list {
-			return a.listSnapshots(ctx, st)
+			return a.listSnapshots(ctx, from)
 		}
-		meta := daemon.MetadataDir(data)
-		r, err := local.Restore(ctx, st, meta, local.RestoreOptions{Snapshot: id})
+		r, err := daemon.Restore(ctx, from, id, data)
 		if err != nil {
-			return err
-		}
-		if err := daemon.AllowBootstrap(data); err != nil {
 			return err
 		}
 		if a.json {
@@ -292,8 +281,8 @@ func (a *app) clusterRestoreCmd() *cobra.Command {
 	return c
 }
 
-func (a *app) listSnapshots(ctx context.Context, st object.Store) error {
-	all, err := local.ListSnapshots(ctx, st)
+func (a *app) listSnapshots(ctx context.Context, url string) error {
+	all, err := daemon.Snapshots(ctx, url)
 	if err != nil {
 		return err
 	}
