@@ -59,9 +59,17 @@ type Log struct {
 	stable   map[string][]byte
 	failed   error // a write or a sync failed in a way that leaves open what is on disk
 
-	syncing sync.Mutex // one Sync at a time; who waits for it is served by the next
+	syncing sync.Mutex // one sync at a time, and none while files are closed
+	now     *round     // guarded by mu: the sync that is running
+	next    *round     // guarded by mu: the one after it, which serves who comes meanwhile
 	synced  uint64     // guarded by mu: every entry up to here is durable
 	newName bool       // guarded by mu: a segment's name may not be durable
+}
+
+// round is one sync, and all who wait for it.
+type round struct {
+	done chan struct{}
+	err  error
 }
 
 type segment struct {
@@ -382,20 +390,39 @@ func (l *Log) open(next uint64) (*segment, error) {
 	return s, nil
 }
 
-// Sync makes all entries that were stored before it durable.
+// Sync makes all entries that were stored before it durable. Who comes while one runs waits for the next, with all others.
 func (l *Log) Sync() error {
-	l.mu.RLock()
-	want, failed, done := l.last, l.failed, l.synced >= l.last
-	l.mu.RUnlock()
-	if failed != nil || done {
-		return failed
+	l.mu.Lock()
+	if l.failed != nil || l.synced >= l.last {
+		defer l.mu.Unlock()
+		return l.failed
+	}
+	if r := l.next; r != nil {
+		l.mu.Unlock()
+		<-r.done
+		return r.err
+	}
+	r := &round{done: make(chan struct{})}
+	l.next = r
+	before := l.now
+	l.mu.Unlock()
+	if before != nil {
+		<-before.done
 	}
 	l.syncing.Lock()
-	defer l.syncing.Unlock()
+	r.err = l.sync(r)
+	l.syncing.Unlock()
+	close(r.done)
+	return r.err
+}
+
+// sync runs a round. Hold syncing.
+func (l *Log) sync(r *round) error {
 	l.mu.Lock()
-	if l.failed != nil || l.synced >= want {
+	l.next, l.now = nil, r
+	if l.failed != nil {
 		defer l.mu.Unlock()
-		return l.failed // somebody's Sync began after ours
+		return l.failed
 	}
 	upto, newName := l.last, l.newName
 	var dirty []*segment
