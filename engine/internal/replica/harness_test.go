@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/lakefsfs/lakefsfs/engine"
 	pb "github.com/lakefsfs/lakefsfs/engine/internal/replica/replicapb"
 	"github.com/lakefsfs/lakefsfs/graveler"
@@ -314,4 +316,20 @@ func stageCommand(term uint64, path string) *pb.Command {
 		panic(err)
 	}
 	return &pb.Command{Term: term, Op: &pb.Command_Stage{Stage: &pb.Stage{Repository: "repo", Branch: "main", Changes: cs}}}
+}
+
+func closed(c chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+func ids(all ...string) (out []raft.ServerID) {
+	for _, s := range all {
+		out = append(out, raft.ServerID(s))
+	}
+	return out
 }

@@ -5,10 +5,11 @@
 //	DIR/<index>.log   a segment: 24 bytes of head (magic, index of its first entry, 4 random bytes of salt, 4 zeros), then records,
 //	                  see record.go
 //	DIR/stable        raft's votes and terms, JSON, replaced as a whole
+//	DIR/ready.N       a file that can become a segment, see ready.go
 //
-// Recovery reads all segments. What follows the first record that isn't whole was written after the last Sync, or Sync would have
-// failed: it is cut off, as a torn tail. Unless a later record says that the cut entries had been synced when it was written: then
-// the log is damaged, which is an error.
+// Recovery reads all segments. A segment ends at the first record that isn't whole, and the next one goes on from there. What follows the
+// last was written after the last Sync, or Sync would have failed: it is cut off, as a torn tail. Unless a later record says that the
+// cut entries had been synced when it was written: then the log is damaged, which is an error.
 package wal
 
 import (
@@ -59,9 +60,24 @@ type Log struct {
 	stable   map[string][]byte
 	failed   error // a write or a sync failed in a way that leaves open what is on disk
 
-	syncing sync.Mutex // one Sync at a time; who waits for it is served by the next
-	synced  uint64     // guarded by mu: every entry up to here is durable
-	newName bool       // guarded by mu: a segment's name may not be durable
+	syncing sync.Mutex // one sync at a time, and none while files are closed
+	now     *round     // guarded by mu: the sync that is running
+	next    *round     // guarded by mu: the one after it, which serves who comes meanwhile
+
+	// Guarded by mu, see ready.go.
+	ready   int   // how many files there are that can become segments
+	filling bool  // one is being written
+	roll    bool  // the next append begins a segment
+	closing error // why the log is closed; nil while it isn't
+	filled  sync.WaitGroup
+	synced  uint64 // guarded by mu: every entry up to here is durable
+	newName bool   // guarded by mu: a segment's name may not be durable
+}
+
+// round is one sync, and all who wait for it.
+type round struct {
+	done chan struct{}
+	err  error
 }
 
 type segment struct {
@@ -71,6 +87,8 @@ type segment struct {
 	offsets []int64 // of the entries from first on
 	end     int64
 	dirty   bool
+	written bool // the whole file was written before it became a segment, and is as long as that
+	tail    bool // as it was read: there is something behind its last record
 }
 
 func (s *segment) last() uint64 { return s.first + uint64(len(s.offsets)) - 1 }
@@ -122,6 +140,13 @@ func (l *Log) recover() error {
 	slices.Sort(starts)
 	torn := false
 	for _, first := range starts {
+		if n := len(l.segments); !torn && n > 0 && first != l.last+1 {
+			// The one before ends too early: it is torn, and this one was written after that.
+			if err := l.reject(l.segments[n-1].f.Name(), l.segments[n-1].end, l.last+1); err != nil {
+				return err
+			}
+			torn = true
+		}
 		if torn {
 			// Written after what was torn, so it never counted.
 			if err := l.reject(l.name(first), 0, l.last+1); err != nil {
@@ -136,17 +161,46 @@ func (l *Log) recover() error {
 			return err
 		}
 	}
-	if torn {
+	cut, err := l.cutTail()
+	if err != nil {
+		return err
+	}
+	if torn || cut {
 		if err := SyncDir(l.dir); err != nil {
 			return err
 		}
 	}
+	l.openReady()
 	// Who wrote what was read back may have been killed before it was durable.
 	l.newName = len(l.segments) > 0
 	return nil
 }
 
-// load opens one segment, and cuts it where it is torn.
+// cutTail removes what is behind the last entry: a record that is torn, what was there before the segment, or nothing. Durably: entries that
+// come in its place must not meet it again.
+func (l *Log) cutTail() (cut bool, err error) {
+	if len(l.segments) == 0 {
+		return false, nil
+	}
+	s := l.segments[len(l.segments)-1]
+	if !s.tail {
+		return false, nil
+	}
+	if err := l.reject(s.f.Name(), s.end, l.last+1); err != nil {
+		return false, err
+	}
+	var mark [4]byte
+	if _, err := s.f.ReadAt(mark[:], s.end); err == nil && binary.BigEndian.Uint32(mark[:]) == recordMark {
+		l.opt.Logger.Warn("what is behind the log's last entry, and was never durable, is cut off", "file", s.f.Name(), "offset", s.end, "entry", l.last+1)
+	}
+	if err := errors.Join(s.f.Truncate(s.end), s.f.Sync()); err != nil {
+		return false, fmt.Errorf("cut the torn end of the log: %w", err)
+	}
+	l.roll = true
+	return true, nil
+}
+
+// load opens one segment. Torn if it is none, or has no entry.
 func (l *Log) load(first uint64) (torn bool, err error) {
 	name := l.name(first)
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
@@ -159,11 +213,7 @@ func (l *Log) load(first uint64) (torn bool, err error) {
 		return false, fmt.Errorf("read the log: %w", err)
 	}
 	s := &segment{first: first, f: f, end: segmentHead, dirty: true}
-	head := len(b) >= segmentHead && string(b[:8]) == segmentMagic && binary.BigEndian.Uint64(b[8:]) == first
-	if head && l.last != 0 && first != l.last+1 {
-		head = false
-	}
-	if head {
+	if len(b) >= segmentHead && string(b[:8]) == segmentMagic && binary.BigEndian.Uint64(b[8:]) == first {
 		s.salt = binary.BigEndian.Uint32(b[16:])
 		var e raft.Log
 		next := first
@@ -176,40 +226,28 @@ func (l *Log) load(first uint64) (torn bool, err error) {
 			s.end += int64(n)
 			next++
 		}
-	}
-	if torn = !head || s.end < int64(len(b)); torn {
-		from := s.end
-		if !head {
-			from = 0
-		}
-		lost := first + uint64(len(s.offsets))
-		if l.last != 0 {
-			lost = l.last + 1 + uint64(len(s.offsets))
-		}
-		if err := l.reject(name, from, lost); err != nil {
-			f.Close()
-			return false, err
-		}
-		l.opt.Logger.Warn("the log's torn end, which was never durable, is cut off", "file", name, "offset", s.end, "entry", lost)
-		// Durably: entries that come in its place must not meet it again.
-		if err := errors.Join(f.Truncate(s.end), f.Sync()); err != nil {
-			f.Close()
-			return false, fmt.Errorf("cut the torn end of the log: %w", err)
-		}
+		s.tail, s.written = s.end < int64(len(b)), int64(len(b)) == l.opt.SegmentSize
 	}
 	if len(s.offsets) == 0 {
+		lost := first
+		if l.last != 0 {
+			lost = l.last + 1
+		}
 		f.Close()
+		if err := l.reject(name, 0, lost); err != nil {
+			return false, err
+		}
 		if err := os.Remove(name); err != nil {
 			return false, fmt.Errorf("drop an empty log segment: %w", err)
 		}
-		return torn, nil
+		return true, nil
 	}
 	l.segments = append(l.segments, s)
 	if l.first == 0 {
 		l.first = first
 	}
 	l.last = s.last()
-	return torn, nil
+	return false, nil
 }
 
 // reject fails if a record from an offset on says that the entry at index, which is to be cut off, was durable.
@@ -357,45 +395,77 @@ func (l *Log) StoreLogs(es []*raft.Log) error {
 
 // open returns the segment that the next append goes to. Hold mu.
 func (l *Log) open(next uint64) (*segment, error) {
-	if n := len(l.segments); n > 0 && l.segments[n-1].end < l.opt.SegmentSize {
-		return l.segments[n-1], nil
+	if n := len(l.segments); n > 0 && l.segments[n-1].end < l.opt.SegmentSize && !l.roll {
+		s := l.segments[n-1]
+		if s.end >= l.opt.SegmentSize/2 || !s.written && s.end >= readyFrom {
+			l.prepare()
+		}
+		if s.written || s.end < readyFrom || l.ready == 0 {
+			return s, nil
+		}
 	}
-	f, err := os.OpenFile(l.name(next), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("make a log segment: %w", err)
+	l.roll = false
+	f := l.takeReady(l.name(next))
+	written := f != nil
+	if !written {
+		var err error
+		if f, err = os.OpenFile(l.name(next), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600); err != nil {
+			return nil, fmt.Errorf("make a log segment: %w", err)
+		}
 	}
 	salt := rand.Uint32()
 	head := binary.BigEndian.AppendUint64([]byte(segmentMagic), next)
 	head = binary.BigEndian.AppendUint32(head, salt)
 	head = binary.BigEndian.AppendUint32(head, 0)
-	// Room for all of it: an append needs none any more, so that what makes room on a full disk has it. Where it can't be had
-	// the appends will tell.
-	unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, l.opt.SegmentSize)
+	if !written {
+		// Room for all of it: an append needs none any more, so that what makes room on a full disk has it. Where it can't be had
+		// the appends will tell.
+		unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, l.opt.SegmentSize)
+	}
 	if _, err := f.WriteAt(head, 0); err != nil {
 		f.Close()
 		os.Remove(f.Name())
 		return nil, fmt.Errorf("make a log segment: %w", err)
 	}
-	s := &segment{first: next, salt: salt, f: f, end: segmentHead, dirty: true}
+	s := &segment{first: next, salt: salt, f: f, end: segmentHead, dirty: true, written: written}
 	l.segments = append(l.segments, s)
 	l.newName = true
 	return s, nil
 }
 
-// Sync makes all entries that were stored before it durable.
+// Sync makes all entries that were stored before it durable. Who comes while one runs waits for the next, with all others.
 func (l *Log) Sync() error {
-	l.mu.RLock()
-	want, failed, done := l.last, l.failed, l.synced >= l.last
-	l.mu.RUnlock()
-	if failed != nil || done {
-		return failed
+	l.mu.Lock()
+	if l.failed != nil || l.synced >= l.last {
+		defer l.mu.Unlock()
+		return l.failed
+	}
+	if r := l.next; r != nil {
+		l.mu.Unlock()
+		<-r.done
+		return r.err
+	}
+	r := &round{done: make(chan struct{})}
+	l.next = r
+	before := l.now
+	l.mu.Unlock()
+	if before != nil {
+		<-before.done
 	}
 	l.syncing.Lock()
-	defer l.syncing.Unlock()
+	r.err = l.sync(r)
+	l.syncing.Unlock()
+	close(r.done)
+	return r.err
+}
+
+// sync runs a round. Hold syncing.
+func (l *Log) sync(r *round) error {
 	l.mu.Lock()
-	if l.failed != nil || l.synced >= want {
+	l.next, l.now = nil, r
+	if l.failed != nil {
 		defer l.mu.Unlock()
-		return l.failed // somebody's Sync began after ours
+		return l.failed
 	}
 	upto, newName := l.last, l.newName
 	var dirty []*segment
@@ -459,7 +529,7 @@ func (l *Log) DeleteRange(lo, hi uint64) error {
 		l.first = hi + 1
 		for len(l.segments) > 1 && l.segments[0].last() < l.first {
 			// One by one also after a power cut: a gap would be taken for damage.
-			if err := errors.Join(l.drop(0), SyncDir(l.dir)); err != nil {
+			if err := errors.Join(l.drop(0, true), SyncDir(l.dir)); err != nil {
 				return err
 			}
 		}
@@ -475,7 +545,7 @@ func (l *Log) cutBack(from uint64) error {
 	// Where nothing stays, what was deleted at the front before goes too.
 	all := from <= l.first
 	for n := len(l.segments); n > 0 && (all || l.segments[n-1].first >= from); n = len(l.segments) {
-		if err := l.drop(n - 1); err != nil {
+		if err := l.drop(n-1, false); err != nil {
 			return err
 		}
 	}
@@ -485,7 +555,7 @@ func (l *Log) cutBack(from uint64) error {
 		if err := s.f.Truncate(s.offsets[k]); err != nil {
 			return fmt.Errorf("cut the log: %w", err)
 		}
-		s.end, s.offsets = s.offsets[k], s.offsets[:k]
+		s.end, s.offsets, s.written = s.offsets[k], s.offsets[:k], false
 		if err := s.f.Sync(); err != nil {
 			l.failed = fmt.Errorf("cut the log: %v: %w", err, graveler.Unavailable)
 			return l.failed
@@ -501,10 +571,13 @@ func (l *Log) cutBack(from uint64) error {
 	return nil
 }
 
-func (l *Log) drop(i int) error {
+// drop removes a segment; its file may become another one.
+func (l *Log) drop(i int, again bool) error {
 	s := l.segments[i]
-	if err := os.Remove(s.f.Name()); err != nil {
-		return fmt.Errorf("drop a log segment: %w", err)
+	if !again || !l.reuse(s) {
+		if err := os.Remove(s.f.Name()); err != nil {
+			return fmt.Errorf("drop a log segment: %w", err)
+		}
 	}
 	s.f.Close()
 	l.segments = slices.Delete(l.segments, i, i+1)
@@ -582,12 +655,18 @@ func (l *Log) GetUint64(k []byte) (uint64, error) {
 // Close syncs and closes.
 func (l *Log) Close() error {
 	err := l.Sync()
+	l.mu.Lock()
+	if l.closing == nil {
+		l.closing = fmt.Errorf("the log is closed: %w", graveler.Unavailable)
+	}
+	l.mu.Unlock()
+	l.filled.Wait()
 	l.syncing.Lock()
 	defer l.syncing.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.failed == nil {
-		l.failed = fmt.Errorf("the log is closed: %w", graveler.Unavailable)
+		l.failed = l.closing
 	}
 	return errors.Join(err, l.closeFiles())
 }

@@ -159,6 +159,10 @@ func TestTornAtEveryByte(t *testing.T) {
 	}
 	for cut := range len(whole) + 1 {
 		for _, tail := range [][]byte{nil, make([]byte, 40), bytes.Repeat([]byte{0xff}, 40)} {
+			all, _ := filepath.Glob(dir + "/*" + suffix)
+			for _, n := range all {
+				os.Remove(n)
+			}
 			if err := os.WriteFile(name, append(whole[:cut:cut], tail...), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -310,4 +314,102 @@ func FuzzRecord(f *testing.F) {
 			t.Errorf("%x decodes to %+v, which is %x", b[:n], e, again)
 		}
 	})
+}
+
+// Segments that begin as files written before, with zeros or with what the log has dropped, show nothing of that: after a kill too, and
+// whatever of the last appends has reached the disk.
+func TestReady(t *testing.T) {
+	for seed := range uint64(3) {
+		r := rand.New(rand.NewPCG(seed, 3))
+		dir := t.TempDir()
+		opt := Options{SegmentSize: 2 * readyFrom}
+		open := func() *Log {
+			l, err := Open(dir, opt)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return l
+		}
+		l := open()
+		model := map[uint64]string{}
+		first, next := uint64(1), uint64(1)
+		written, reused := 0, 0
+		for range 400 {
+			var es []*raft.Log
+			for range 1 + r.IntN(8) {
+				data := strings.Repeat(fmt.Sprintf("%d-%d ", next, r.IntN(1000)), 1+r.IntN(2000))
+				model[next] = data
+				es = append(es, entry(next, 1, data))
+				next++
+			}
+			if err := l.StoreLogs(es); err != nil {
+				t.Fatal(err)
+			}
+			switch what := r.IntN(60); {
+			case what < 5:
+				l.filled.Wait()
+			case what < 10:
+				if err := l.Sync(); err != nil {
+					t.Fatal(err)
+				}
+			case what < 16: // the front goes
+				if upto := first + r.Uint64N(next-first); upto > first {
+					had := l.ready
+					if err := l.DeleteRange(first, upto-1); err != nil {
+						t.Fatal(err)
+					}
+					reused += max(l.ready-had, 0)
+					for ; first < upto; first++ {
+						delete(model, first)
+					}
+				}
+			case what == 16: // the back goes
+				if from := next - r.Uint64N(min(next-first, 20)); from > first && from < next {
+					if err := l.DeleteRange(from, next-1); err != nil {
+						t.Fatal(err)
+					}
+					for ; next > from; next-- {
+						delete(model, next-1)
+					}
+				}
+			case what == 17: // a kill, and of a torn last append a part
+				if err := l.Sync(); err != nil {
+					t.Fatal(err)
+				}
+				l.filled.Wait()
+				s := l.segments[len(l.segments)-1]
+				torn, err := appendRecord(nil, entry(next, 1, strings.Repeat("torn", 500)), l.synced, s.salt)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := s.f.WriteAt(torn[:r.IntN(len(torn))], s.end); err != nil {
+					t.Fatal(err)
+				}
+				l.closeFiles()
+				l = open()
+				// What the file's segments had before the first index was dropped may be there again.
+				if f, _ := l.FirstIndex(); f < first {
+					if err := l.DeleteRange(f, first-1); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if l.segments[len(l.segments)-1].written {
+				written++
+			}
+		}
+		same(t, l, first, model)
+		l.Close()
+		l = open()
+		if f, _ := l.FirstIndex(); f < first {
+			if err := l.DeleteRange(f, first-1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		same(t, l, first, model)
+		l.Close()
+		if written == 0 || reused == 0 {
+			t.Errorf("seed %d: %d appends to written files, %d files used again", seed, written, reused)
+		}
+	}
 }
