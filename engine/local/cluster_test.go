@@ -408,7 +408,11 @@ func TestClusterBulk(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.stop(l)
-	c.ask(func(e *Engine) error { return e.Move(ctx, "repo", "main", "dir/", "moved/") })
+	// It may be asked for twice, if the lead is lost meanwhile, and is made once.
+	var session engine.SessionID
+	c.ask(func(e *Engine) (err error) { session, err = e.OpenSession(ctx); return err })
+	once := engine.WithRequest(ctx, engine.Request{Session: session, Seq: 1})
+	c.ask(func(e *Engine) error { return e.Move(once, "repo", "main", "dir/", "moved/") })
 	c.start(l)
 	c.ask(func(e *Engine) error {
 		count := 0
