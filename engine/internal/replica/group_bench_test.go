@@ -14,7 +14,7 @@ import (
 // writers is how many write at the same time. Each waits for the disk with each record.
 const writers = 64
 
-func fromMany(b *testing.B, one func(i int64) error) {
+func eachOf64(b *testing.B, one func(i int64) error) {
 	b.SetParallelism((writers + 1) / 2)
 	var n atomic.Int64
 	b.RunParallel(func(pb *testing.PB) {
@@ -38,7 +38,7 @@ func BenchmarkGroupStage(b *testing.B) {
 	defer r.Close()
 	makeRepo(b, r)
 	b.ResetTimer()
-	fromMany(b, func(i int64) error {
+	eachOf64(b, func(i int64) error {
 		if _, err := r.Stage(b.Context(), "repo", "main", []graveler.Change{benchPut(i)}); err != nil {
 			return err
 		}
@@ -54,7 +54,7 @@ func BenchmarkGroupPebble(b *testing.B) {
 	}
 	defer db.Close()
 	b.ResetTimer()
-	fromMany(b, func(i int64) error {
+	eachOf64(b, func(i int64) error {
 		ch := benchPut(i)
 		c, err := changePB(&ch)
 		if err != nil {
@@ -70,7 +70,7 @@ func BenchmarkGroupCluster(b *testing.B) {
 	c.makeRepo()
 	l := c.leader()
 	b.ResetTimer()
-	fromMany(b, func(i int64) error {
+	eachOf64(b, func(i int64) error {
 		_, err := l.Stage(b.Context(), "repo", "main", []graveler.Change{benchPut(i)})
 		return err
 	})
@@ -81,5 +81,5 @@ func BenchmarkGroupVerify(b *testing.B) {
 	c := newCluster(b, 3)
 	l := c.leader()
 	b.ResetTimer()
-	fromMany(b, func(int64) error { return l.node.leading().check.verify(b.Context()) })
+	eachOf64(b, func(int64) error { return l.node.leading().check.verify(b.Context()) })
 }
