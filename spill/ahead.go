@@ -49,7 +49,9 @@ func (s *Store) makeAhead() {
 	}
 }
 
-func (s *Store) newID() graveler.ContentID { return graveler.ContentID(s.opt.Prefix + xid.New().String()) }
+func (s *Store) newID() graveler.ContentID {
+	return graveler.ContentID(s.opt.Prefix + xid.New().String())
+}
 
 func (s *Store) make(id graveler.ContentID) *made {
 	f, err := os.OpenFile(s.path(id), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)

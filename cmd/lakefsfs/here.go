@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -27,13 +29,16 @@ func dataFor(cfg *daemon.Config, server string) string {
 		names[i] = strings.TrimSpace(names[i])
 	}
 	slices.Sort(names)
+	names = slices.Compact(names)
 	clean := strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(".-+", r) {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '-' {
 			return r
 		}
 		return '_'
-	}, strings.Join(slices.Compact(names), "+"))
-	return filepath.Join(serversDir(cfg), clean)
+	}, names[0])
+	// Short, since a socket's path must be.
+	sum := sha256.Sum256([]byte(strings.Join(names, ",")))
+	return filepath.Join(serversDir(cfg), fmt.Sprintf("%.32s-%x", clean, sum[:4]))
 }
 
 // sockets lists the sockets of this machine's daemons that may be there, the one that is asked by default first.
