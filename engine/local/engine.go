@@ -101,6 +101,9 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	}
 	e := &Engine{cfg: cfg, log: cfg.Logger, spill: cfg.Spill, spaces: map[string]*space{}, opened: make(chan struct{})}
 	rc := replica.Config{Dir: cfg.Dir, SyncEvery: cfg.SyncEvery, OnFull: cfg.OnFull, Logger: cfg.Logger, OnEvent: e.events.send}
+	if err := seed(ctx, &cfg); err != nil {
+		return nil, err
+	}
 	if cfg.Cluster != nil {
 		c := *cfg.Cluster
 		c.OnLead = e.onLead

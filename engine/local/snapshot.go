@@ -141,3 +141,26 @@ func Restore(ctx context.Context, st object.Store, dir string, opt RestoreOption
 	r, err := replica.Restore(ctx, st, storeURL(st), dir, opt.Snapshot)
 	return Restored{Snapshot: r.Snapshot, ID: r.ID, Cluster: r.Cluster, Of: r.Of, Version: r.Program, Pending: r.Pending}, err
 }
+
+// Joined reports whether this engine is a member of its cluster, as far as it knows; without a cluster it is.
+func (e *Engine) Joined() bool { return e.rep.Joined() }
+
+// seed makes an empty directory of a node that is to join a cluster begin with the newest snapshot. Without one it begins with nothing.
+func seed(ctx context.Context, cfg *Config) error {
+	if cfg.Cluster == nil || cfg.Cluster.Bootstrap || cfg.Snapshots == nil {
+		return nil
+	}
+	info, err := replica.Seed(ctx, cfg.Snapshots, storeURL(cfg.Snapshots), cfg.Dir)
+	switch {
+	case err == nil:
+		cfg.Logger.Info("this node begins with a snapshot of the cluster's metadata", "url", info.URL, "change", info.Index, "taken", info.Taken)
+	case errors.Is(err, graveler.NotEmpty):
+	case ctx.Err() != nil:
+		return err
+	case errors.Is(err, graveler.NotFound):
+		cfg.Logger.Info("this node begins without a snapshot; the leader sends it all", "why", err)
+	default:
+		cfg.Logger.Warn("this node begins without a snapshot; the leader sends it all", "err", err)
+	}
+	return nil
+}

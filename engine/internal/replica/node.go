@@ -37,8 +37,9 @@ type node struct {
 	moved sync.Mutex           // guards changed
 	news  chan struct{}        // closed when lead changes
 
-	receiving atomic.Int64 // states that are arriving
-	came      atomic.Int64 // when bytes of one did last, in nanoseconds of the steady clock
+	cluster   atomic.Pointer[string] // see name; nil while it isn't known
+	receiving atomic.Int64           // states that are arriving
+	came      atomic.Int64           // when bytes of one did last, in nanoseconds of the steady clock
 
 	mu    sync.Mutex
 	moves map[raft.ServerID]raft.ServerAddress // what nodes said of their addresses, where the configuration says otherwise yet
@@ -281,6 +282,9 @@ func (n *node) prepare(l *lead) {
 		if err == nil {
 			// A command of this term: the state knows who leads, and that it has all that came before.
 			_, err = n.propose(ctx, &pb.Command{Op: &pb.Command_SetNode{SetNode: n.self()}})
+		}
+		if err == nil {
+			err = n.r.nameCluster(ctx)
 		}
 		if err == nil {
 			err = n.cfg.OnLead(ctx)

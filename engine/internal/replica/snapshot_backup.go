@@ -57,8 +57,15 @@ func (r *Replica) Snapshots(st object.Store, url, program string) *Snapshots {
 	}
 }
 
-// Take stores the state as it is now. If the store has it already, that snapshot is returned. Invalid if another cluster uses the place.
+// Take stores the state as it is now. If the store has it already, that snapshot is returned. Invalid if another cluster uses the place. In
+// a cluster it is the leader's; one that loses the lead meanwhile gives up.
 func (s *Snapshots) Take(ctx context.Context) (engine.SnapshotInfo, error) {
+	// It is no change that could be asked for twice.
+	ctx, end, err := s.r.Begin(engine.WithRequest(ctx, engine.Request{}), true)
+	if err != nil {
+		return engine.SnapshotInfo{}, err
+	}
+	defer end()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	info, err := s.take(ctx)
@@ -387,7 +394,15 @@ func (r *Replica) copyState() (_ *stateCopy, err error) {
 		return nil, fmt.Errorf("open a copy of the state store: %v: %w", err, graveler.Corrupt)
 	}
 	defer db.Close()
-	return c, c.manifest.describe(view{db}, uint64(db.FormatMajorVersion()))
+	v := view{db}
+	conf, at, err := r.configurationOf(v)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.manifest.setMembers(v, conf, at); err != nil {
+		return nil, err
+	}
+	return c, c.manifest.describe(v, uint64(db.FormatMajorVersion()))
 }
 
 // describe fills in what a state says of itself.

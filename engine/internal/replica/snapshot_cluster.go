@@ -15,6 +15,8 @@ import (
 // a new one: two that began with one state are two.
 var clusterKey = []byte("mcluster")
 
+const clusterNameLen = 20
+
 var clusterName = regexp.MustCompile(`^[0-9a-z]{20}$`) // an xid
 
 func (a *applier) setCluster(c *pb.Cluster) error {

@@ -30,16 +30,18 @@ const (
 
 // manifest is what is known of a snapshot.
 type manifest struct {
-	Program string         `json:"program"` // version of the program that took it
-	Cluster string         `json:"cluster"`
-	Former  []string       `json:"former,omitempty"` // clusters whose state it began with, newest first
-	Index   uint64         `json:"index"`            // of the last log entry in it
-	Term    uint64         `json:"term"`
-	Taken   time.Time      `json:"taken"`
-	Format  uint64         `json:"format"`            // Pebble's number of its files' format
-	Members []memberInfo   `json:"members,omitempty"` // of the cluster, when it was taken
-	Pending map[string]int `json:"pending,omitempty"` // machine → how many contents were on its disk only; "" is the one that ran the engine
-	Files   []file         `json:"files"`
+	Program string       `json:"program"` // version of the program that took it
+	Cluster string       `json:"cluster"`
+	Former  []string     `json:"former,omitempty"` // clusters whose state it began with, newest first
+	Index   uint64       `json:"index"`            // of the last log entry in it
+	Term    uint64       `json:"term"`
+	Taken   time.Time    `json:"taken"`
+	Format  uint64       `json:"format"`            // Pebble's number of its files' format
+	Members []memberInfo `json:"members,omitempty"` // of the cluster, when it was taken
+	// Configured is the index of the log entry that made these the members.
+	Configured uint64         `json:"configured,omitempty"`
+	Pending    map[string]int `json:"pending,omitempty"` // machine → how many contents were on its disk only; "" is the one that ran the engine
+	Files      []file         `json:"files"`
 }
 
 // memberInfo is one node of a cluster.

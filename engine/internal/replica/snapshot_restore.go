@@ -311,7 +311,11 @@ func renew(db *pebble.DB, m *manifest, cluster string) error {
 	defer b.Close()
 	at := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, m.Index+restoreIndexes), m.Term+restoreTerms)
 	c := &pb.Cluster{Id: cluster, Former: append([]string{m.Cluster}, m.Former...)}
-	err := errors.Join(b.Set(appliedKey, at, nil), b.Set(clusterKey, mustMarshal(c), nil))
+	err := errors.Join(
+		b.Set(appliedKey, at, nil), b.Set(clusterKey, mustMarshal(c), nil),
+		// Of the nodes of the cluster that was, none is a member.
+		b.Delete(settingsKey, nil), b.DeleteRange([]byte{'n'}, after([]byte{'n'}), nil),
+	)
 	if err == nil {
 		err = b.Commit(pebble.NoSync)
 	}

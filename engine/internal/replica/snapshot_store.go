@@ -264,6 +264,9 @@ func (r *Replica) take(n *newState) error {
 	}
 	f.open.clear()
 	f.applied = n.index
+	if r.node != nil {
+		r.node.cluster.Store(nil)
+	}
 	return nil
 }
 

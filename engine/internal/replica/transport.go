@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -15,7 +17,9 @@ import (
 	"github.com/lakefsfs/lakefsfs/graveler"
 )
 
-// Nodes speak on one address. The first byte of a connection says what is spoken on it: raft's protocol, or that of peers.go.
+// Nodes speak on one address. The first byte of a connection says what is spoken on it: raft's protocol, or that of peers.go. Then comes the
+// name of the cluster that the node is of, or zeros: nodes of another one, such as that from whose snapshot this one was restored, have no
+// say here although they may think that they reach one of theirs.
 const (
 	speakRaft = 'R'
 	speakPeer = 'P'
@@ -37,6 +41,7 @@ type network struct {
 	tls  *certificates // nil without TLS
 	raft chan net.Conn
 	done sync.WaitGroup
+	told atomic.Int64 // when it was last told of a node of another cluster, in seconds
 
 	mu     sync.Mutex
 	conns  map[*tracked]bool
@@ -101,15 +106,22 @@ func (w *network) receive(raw net.Conn, shaken func()) {
 		return
 	}
 	c.SetDeadline(time.Now().Add(shakeTime))
-	var kind [1]byte
-	_, err = io.ReadFull(c, kind[:])
+	var hello [1 + clusterNameLen]byte
+	_, err = io.ReadFull(c, hello[:])
 	shaken()
 	if err != nil {
 		c.Close()
 		return
 	}
+	if name := strings.TrimRight(string(hello[1:]), "\x00"); w.n.foreign(name) {
+		if now := time.Now().Unix(); now-w.told.Swap(now) >= 60 {
+			w.n.r.cfg.Logger.Warn("a node of another cluster is not answered", "from", raw.RemoteAddr(), "cluster", name, "mine", w.n.name())
+		}
+		c.Close()
+		return
+	}
 	c.SetDeadline(time.Time{})
-	switch kind[0] {
+	switch hello[0] {
 	case speakRaft:
 		select {
 		case w.raft <- c:
@@ -253,7 +265,9 @@ func (w *network) dial(ctx context.Context, addr string, kind byte) (net.Conn, e
 	if d, ok := ctx.Deadline(); ok {
 		c.SetDeadline(d)
 	}
-	if _, err := c.Write([]byte{kind}); err != nil {
+	hello := append(make([]byte, 0, 1+clusterNameLen), kind)
+	hello = append(hello, w.n.name()...)
+	if _, err := c.Write(hello[:1+clusterNameLen]); err != nil {
 		c.Close()
 		return nil, fmt.Errorf("connect to the node at %s: %v: %w", addr, err, graveler.Unavailable)
 	}
