@@ -185,7 +185,7 @@ func (d *Daemon) join(ctx context.Context) {
 				self = m
 			}
 		}
-		if len(members) > 1 {
+		if d.meta.own.Joined() {
 			d.log.Info("this node is a member of the cluster", "node", self.ID)
 			return
 		}
