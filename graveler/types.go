@@ -1,6 +1,10 @@
 package graveler
 
-import "time"
+import (
+	"fmt"
+	"path"
+	"time"
+)
 
 // Names of things. Distinct types, so that the compiler keeps them apart.
 type (
@@ -217,8 +221,23 @@ type RefsManifest struct {
 
 // Rule protects the branches whose names match Pattern (path.Match syntax).
 type Rule struct {
-	Pattern string
-	Block   []Action
+	Pattern string   `json:"pattern"`
+	Block   []Action `json:"block"`
+}
+
+// Validate returns an Invalid error, which says what to write, unless r can be a rule.
+func (r *Rule) Validate() error {
+	if _, err := path.Match(r.Pattern, "x"); err != nil || r.Pattern == "" {
+		return fmt.Errorf("branch pattern %q: write a name, or a pattern with * ? [a-z]: %w", r.Pattern, Invalid)
+	}
+	for _, a := range r.Block {
+		switch a {
+		case BlockStaging, BlockCommit, BlockDelete:
+		default:
+			return fmt.Errorf("rule %q: nothing is called %q; block staging, commit or delete: %w", r.Pattern, a, Invalid)
+		}
+	}
+	return nil
 }
 
 // Action is what a rule blocks.

@@ -3,7 +3,6 @@ package local
 import (
 	"context"
 	"fmt"
-	"path"
 	"strings"
 	"time"
 
@@ -220,15 +219,8 @@ func (e *Engine) rules(ctx context.Context, repo graveler.RepositoryID) ([]grave
 // setRules replaces the branch protection rules.
 func (e *Engine) setRules(ctx context.Context, repo graveler.RepositoryID, rules []graveler.Rule) error {
 	for _, r := range rules {
-		if _, err := path.Match(r.Pattern, "x"); err != nil || r.Pattern == "" {
-			return fmt.Errorf("branch pattern %q: write a name, or a pattern with * ? [a-z]: %w", r.Pattern, graveler.Invalid)
-		}
-		for _, a := range r.Block {
-			switch a {
-			case graveler.BlockStaging, graveler.BlockCommit, graveler.BlockDelete:
-			default:
-				return fmt.Errorf("rule %q: nothing is called %q; block staging, commit or delete: %w", r.Pattern, a, graveler.Invalid)
-			}
+		if err := r.Validate(); err != nil {
+			return err
 		}
 	}
 	return e.rep.SetRules(ctx, repo, rules)

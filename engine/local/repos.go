@@ -1,6 +1,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -109,14 +110,15 @@ func (e *Engine) attachRepository(ctx context.Context, r engine.AttachRepository
 	if len(d.Branches) == 0 {
 		return repo, fmt.Errorf("the dump has no branch: %w", graveler.Invalid)
 	}
+	extras, err := s.tables.ReadExtras(ctx, *m)
+	if err != nil {
+		return repo, err
+	}
 	found := false
 	for i := range d.Branches {
 		b := &d.Branches[i]
 		b.Token, b.Sealed = newToken(), nil
-		want := repo.DefaultBranch
-		if want == "" {
-			want = DefaultBranch
-		}
+		want := cmp.Or(repo.DefaultBranch, extras.DefaultBranch, DefaultBranch)
 		if b.ID == want {
 			repo.DefaultBranch, found = want, true
 		}
@@ -127,7 +129,7 @@ func (e *Engine) attachRepository(ctx context.Context, r engine.AttachRepository
 		}
 		repo.DefaultBranch = d.Branches[0].ID
 	}
-	return repo, e.rep.CreateRepository(returning(ctx, repo), repo, d.Commits, d.Branches, d.Tags)
+	return repo, e.rep.CreateRepository(returning(ctx, repo), repo, d.Commits, d.Branches, d.Tags, extras.Rules...)
 }
 
 // repository returns a repository.
@@ -182,8 +184,20 @@ func (e *Engine) dumpRefs(ctx context.Context, id graveler.RepositoryID) (gravel
 	if err := v.Tags(id, "", func(t graveler.Tag) bool { d.Tags = append(d.Tags, t); return true }); err != nil {
 		return graveler.RefsManifest{}, err
 	}
+	r, err := v.Repository(id)
+	if err != nil {
+		return graveler.RefsManifest{}, err
+	}
+	x := committed.RefsExtras{DefaultBranch: r.DefaultBranch}
+	if x.Rules, err = v.Rules(id); err != nil {
+		return graveler.RefsManifest{}, err
+	}
 	m, err := s.tables.DumpRefs(ctx, d)
 	if err != nil {
+		return m, err
+	}
+	x.Of = m
+	if err := s.tables.WriteExtras(ctx, x); err != nil {
 		return m, err
 	}
 	return m, settle.SyncObjects(ctx, s.objects)

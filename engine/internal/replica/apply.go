@@ -259,6 +259,11 @@ func (a *applier) createRepository(c *pb.CreateRepository) error {
 			return err
 		}
 	}
+	if len(c.Rules) > 0 {
+		if err := a.set(key('u', string(id)), mustMarshal(&pb.Rules{Rules: c.Rules})); err != nil {
+			return err
+		}
+	}
 	a.event(engine.ReposChanged, string(id), "", nil)
 	return a.set(repoKey(id), mustMarshal(c.Repository))
 }

@@ -15,9 +15,9 @@ import (
 // chunk bounds how much of a large load or bulk goes into one log entry.
 const chunk = 2000
 
-// CreateRepository makes a repository with all its refs.
-func (r *Replica) CreateRepository(ctx context.Context, repo graveler.Repository, commits []graveler.Commit, branches []graveler.Branch, tags []graveler.Tag) error {
-	c := &pb.CreateRepository{Repository: repoPB(&repo), Now: time.Now().UnixNano()}
+// CreateRepository makes a repository with all its refs and rules.
+func (r *Replica) CreateRepository(ctx context.Context, repo graveler.Repository, commits []graveler.Commit, branches []graveler.Branch, tags []graveler.Tag, rules ...graveler.Rule) error {
+	c := &pb.CreateRepository{Repository: repoPB(&repo), Now: time.Now().UnixNano(), Rules: rulesPB(rules)}
 	var encoded [][]byte
 	for i := range commits {
 		b, err := committed.EncodeCommit(&commits[i])
@@ -224,14 +224,7 @@ func (r *Replica) DropToken(ctx context.Context, token graveler.StagingToken) (R
 
 // SetRules replaces a repository's branch protection rules.
 func (r *Replica) SetRules(ctx context.Context, repo graveler.RepositoryID, rules []graveler.Rule) error {
-	c := &pb.SetRules{Repository: string(repo)}
-	for _, rule := range rules {
-		m := &pb.Rule{Pattern: rule.Pattern}
-		for _, b := range rule.Block {
-			m.Block = append(m.Block, string(b))
-		}
-		c.Rules = append(c.Rules, m)
-	}
+	c := &pb.SetRules{Repository: string(repo), Rules: rulesPB(rules)}
 	_, err := r.propose(ctx, &pb.Command{Op: &pb.Command_SetRules{SetRules: c}})
 	return err
 }

@@ -38,6 +38,17 @@ func branchOf(m *pb.Branch) graveler.Branch {
 	return b
 }
 
+func rulesPB(rules []graveler.Rule) (out []*pb.Rule) {
+	for _, rule := range rules {
+		m := &pb.Rule{Pattern: rule.Pattern}
+		for _, b := range rule.Block {
+			m.Block = append(m.Block, string(b))
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
 func changePB(c *graveler.Change) (*pb.Change, error) {
 	m := &pb.Change{Path: []byte(c.Path), Remove: c.Remove}
 	if !c.Remove {

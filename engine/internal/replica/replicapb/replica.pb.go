@@ -1222,6 +1222,7 @@ type CreateRepository struct {
 	Branches      []*Branch              `protobuf:"bytes,3,rep,name=branches,proto3" json:"branches,omitempty"`
 	Tags          []*Tag                 `protobuf:"bytes,4,rep,name=tags,proto3" json:"tags,omitempty"`
 	Now           int64                  `protobuf:"varint,5,opt,name=now,proto3" json:"now,omitempty"`
+	Rules         []*Rule                `protobuf:"bytes,6,rep,name=rules,proto3" json:"rules,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1289,6 +1290,13 @@ func (x *CreateRepository) GetNow() int64 {
 		return x.Now
 	}
 	return 0
+}
+
+func (x *CreateRepository) GetRules() []*Rule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
 }
 
 // LoadRefs brings the commits of a large dump before its repository is made. They are seen by nobody until then.
@@ -2670,7 +2678,7 @@ const file_replica_proto_rawDesc = "" +
 	"\x06hidden\x18\x05 \x01(\bR\x06hidden\"-\n" +
 	"\x03Tag\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
-	"\x06commit\x18\x02 \x01(\tR\x06commit\"\xdd\x01\n" +
+	"\x06commit\x18\x02 \x01(\tR\x06commit\"\x8b\x02\n" +
 	"\x10CreateRepository\x12<\n" +
 	"\n" +
 	"repository\x18\x01 \x01(\v2\x1c.lakefsfs.replica.RepositoryR\n" +
@@ -2678,7 +2686,8 @@ const file_replica_proto_rawDesc = "" +
 	"\acommits\x18\x02 \x03(\fR\acommits\x124\n" +
 	"\bbranches\x18\x03 \x03(\v2\x18.lakefsfs.replica.BranchR\bbranches\x12)\n" +
 	"\x04tags\x18\x04 \x03(\v2\x15.lakefsfs.replica.TagR\x04tags\x12\x10\n" +
-	"\x03now\x18\x05 \x01(\x03R\x03now\"D\n" +
+	"\x03now\x18\x05 \x01(\x03R\x03now\x12,\n" +
+	"\x05rules\x18\x06 \x03(\v2\x16.lakefsfs.replica.RuleR\x05rules\"D\n" +
 	"\bLoadRefs\x12\x1e\n" +
 	"\n" +
 	"repository\x18\x01 \x01(\tR\n" +
@@ -2867,19 +2876,20 @@ var file_replica_proto_depIdxs = []int32{
 	8,  // 21: lakefsfs.replica.CreateRepository.repository:type_name -> lakefsfs.replica.Repository
 	9,  // 22: lakefsfs.replica.CreateRepository.branches:type_name -> lakefsfs.replica.Branch
 	10, // 23: lakefsfs.replica.CreateRepository.tags:type_name -> lakefsfs.replica.Tag
-	9,  // 24: lakefsfs.replica.CreateBranch.branch:type_name -> lakefsfs.replica.Branch
-	10, // 25: lakefsfs.replica.CreateTag.tag:type_name -> lakefsfs.replica.Tag
-	19, // 26: lakefsfs.replica.Stage.changes:type_name -> lakefsfs.replica.Change
-	22, // 27: lakefsfs.replica.AdvanceBranch.keep:type_name -> lakefsfs.replica.Keep
-	24, // 28: lakefsfs.replica.Settle.contents:type_name -> lakefsfs.replica.Settled
-	19, // 29: lakefsfs.replica.StageBulk.changes:type_name -> lakefsfs.replica.Change
-	29, // 30: lakefsfs.replica.SetRules.rules:type_name -> lakefsfs.replica.Rule
-	29, // 31: lakefsfs.replica.Rules.rules:type_name -> lakefsfs.replica.Rule
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	29, // 24: lakefsfs.replica.CreateRepository.rules:type_name -> lakefsfs.replica.Rule
+	9,  // 25: lakefsfs.replica.CreateBranch.branch:type_name -> lakefsfs.replica.Branch
+	10, // 26: lakefsfs.replica.CreateTag.tag:type_name -> lakefsfs.replica.Tag
+	19, // 27: lakefsfs.replica.Stage.changes:type_name -> lakefsfs.replica.Change
+	22, // 28: lakefsfs.replica.AdvanceBranch.keep:type_name -> lakefsfs.replica.Keep
+	24, // 29: lakefsfs.replica.Settle.contents:type_name -> lakefsfs.replica.Settled
+	19, // 30: lakefsfs.replica.StageBulk.changes:type_name -> lakefsfs.replica.Change
+	29, // 31: lakefsfs.replica.SetRules.rules:type_name -> lakefsfs.replica.Rule
+	29, // 32: lakefsfs.replica.Rules.rules:type_name -> lakefsfs.replica.Rule
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_replica_proto_init() }
