@@ -96,7 +96,7 @@ func clip(s string, n int) string {
 	return s[:n-len(dots)] + dots
 }
 
-// failureOf says in a message what err is. NotLeader, conflicts and the end of a session travel as what they are.
+// failureOf says in a message what err is. NotLeader, conflicts, doubt and the end of a session travel as what they are.
 func failureOf(err error) *pb.Failure {
 	f := &pb.Failure{Kind: pb.Kind(graveler.KindOf(err)), Text: []byte(clip(err.Error(), maxText))}
 	if mc, ok := errors.AsType[*graveler.MergeConflict](err); ok {
@@ -114,6 +114,7 @@ func failureOf(err error) *pb.Failure {
 		f.NotLeader = &pb.NotLeader{Leader: strings.ToValidUTF8(nl.Leader, "?")}
 	}
 	_, f.SessionEnded = errors.AsType[*engine.SessionEnded](err)
+	f.InDoubt = errors.Is(err, engine.InDoubt)
 	_, f.Busy = errors.AsType[busyError](err)
 	return f
 }
@@ -174,6 +175,8 @@ func errorOf(f *pb.Failure) *remoteError {
 		e.err = &engine.NotLeader{Leader: f.GetNotLeader().GetLeader()}
 	case f.GetSessionEnded():
 		e.err = &engine.SessionEnded{}
+	case f.GetInDoubt():
+		e.err = engine.InDoubt
 	}
 	return e
 }

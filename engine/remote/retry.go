@@ -137,11 +137,14 @@ func (t *tries) judge(err error) (again, wait bool, failure error) {
 			return true, !t.c.moved(t.at, nl.Leader), failure
 		case e.busy:
 			return true, true, failure
-		case graveler.KindOf(e) == graveler.Unavailable && (t.session || t.m.mode == reads && t.c.several()):
+		case errors.Is(e, engine.InDoubt):
 			// A node that lost the lead meanwhile doesn't know what became of a change; the next leader does.
 			t.doubt = t.doubt || t.m.mode != reads
 			t.c.failed(t.at)
-			return true, true, failure
+			return t.m.mode == reads || t.session, true, failure
+		case graveler.KindOf(e) == graveler.Unavailable && (t.session || t.m.mode == reads) && len(t.asked) < t.c.size():
+			t.c.failed(t.at) // what is out of this server's reach may be in another's
+			return true, false, failure
 		}
 		return false, false, failure
 	}
@@ -183,5 +186,8 @@ func (t *tries) gaveUp(err error) error {
 
 // doubtful is an error of a change that may have been made all the same.
 func doubtful(err error) error {
-	return fmt.Errorf("whether it was done is not known: %w", err)
+	if errors.Is(err, engine.InDoubt) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", engine.InDoubt, err)
 }

@@ -137,12 +137,11 @@ func (c *Client) numbered(ctx context.Context, m method, call func(*tries, *pb.R
 			if !t.doubt && again < 3 {
 				continue
 			}
-			return fmt.Errorf("the session of this change has ended, and whether it was done is not known: %w", graveler.Unavailable)
-		case err != nil && t.doubt && unanswered(err):
-			// It may still arrive somewhere: its number is never said to be done.
-			c.retire(s)
-			return inDoubt(err)
+			return doubtful(fmt.Errorf("the session of this change has ended: %w", graveler.Unavailable))
+		case err != nil && t.doubt:
+			err = inDoubt(err)
 		}
+		// A number that was given up is done too: should its change still arrive somewhere, it is refused.
 		s.end(info.Seq)
 		return err
 	}

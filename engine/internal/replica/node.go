@@ -58,8 +58,8 @@ type lead struct {
 }
 
 var (
-	errLeadMoved = fmt.Errorf("the lead of the cluster changed meanwhile; ask again: %w", graveler.Unavailable)
-	errHanding   = fmt.Errorf("the lead of the cluster is being handed over; ask again: %w", graveler.Unavailable)
+	errLeadMoved = fmt.Errorf("the lead of the cluster changed meanwhile: %w", &engine.NotLeader{})
+	errHanding   = fmt.Errorf("the lead of the cluster is being handed over: %w", &engine.NotLeader{})
 )
 
 const (

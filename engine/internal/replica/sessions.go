@@ -173,7 +173,7 @@ func (a *applier) once(cmd *pb.Command) Result {
 	if ok, err := a.message(sessionKey(cmd.Session), &s); err != nil {
 		return Result{Err: err}
 	} else if !ok {
-		return Result{Err: fmt.Errorf("session %d has ended; whether its last changes were made has to be looked up: %w", cmd.Session, graveler.Stale)}
+		return Result{Err: fmt.Errorf("whether its last changes were made has to be looked up: %w", &engine.SessionEnded{Session: engine.SessionID(cmd.Session)})}
 	}
 	if cmd.Seq == 0 || cmd.Done >= cmd.Seq {
 		return Result{Err: fmt.Errorf("request %d of session %d, of which all up to %d are done: %w", cmd.Seq, cmd.Session, cmd.Done, graveler.Invalid)}

@@ -9,7 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	pb "github.com/lakefsfs/lakefsfs/engine/internal/replica/replicapb"
-	"github.com/lakefsfs/lakefsfs/graveler"
+	"github.com/lakefsfs/lakefsfs/engine"
 )
 
 // verifier tells a leader whether it was still the only one at a moment that lies after the question: then what it has applied is all that
@@ -107,7 +107,7 @@ func (v *verifier) ask(ctx context.Context, q *question) error {
 	case <-v.l.ctx.Done():
 		err = v.n.notLeader()
 	case <-limit.C:
-		err = fmt.Errorf("no majority of the cluster answers: %w", graveler.Unavailable)
+		err = fmt.Errorf("no majority of the cluster answers: %w", &engine.NotLeader{})
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
