@@ -169,8 +169,8 @@ func (d *Daemon) Mount(ctx context.Context, r MountRequest) (MountInfo, error) {
 	}
 	tree, err := vfs.New(ctx, vfs.Config{
 		Engine: d.eng, Spill: d.spill, Control: control.New(d.eng), Locks: d.locks, Place: place, ReadOnly: r.ReadOnly, SyncOnClose: r.SyncOnClose,
-		ReadAhead: min(d.cfg.Cache.ReadAhead, d.cfg.Cache.Memory/8),
-		UID:       uint32(os.Getuid()), GID: uint32(os.Getgid()), Logger: d.log,
+		ReadAhead: min(d.cfg.Cache.ReadAhead, d.cfg.Cache.Memory/8), NodeMemory: d.cfg.Cache.Nodes,
+		UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), Logger: d.log,
 	})
 	if err != nil {
 		return MountInfo{}, err

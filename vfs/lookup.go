@@ -26,6 +26,7 @@ func (f *FS) Lookup(ctx context.Context, parent NodeID, name string) (NodeID, At
 	if err != nil {
 		return 0, Attr{}, err
 	}
+	f.awaitRoom()
 	n, err := f.lookup(ctx, p, name)
 	if err != nil {
 		return 0, Attr{}, err
@@ -79,6 +80,7 @@ func (f *FS) known(p *node, name string) *node {
 		return nil
 	}
 	n.lookups++
+	n.recent = true
 	f.mu.Unlock()
 	n.mu.Lock()
 	ok := n.fresh()
@@ -258,7 +260,7 @@ func (f *FS) attrLocked(ctx context.Context, n *node) (Attr, error) {
 		if err := f.refresh(ctx, n); err != nil {
 			return Attr{}, err
 		}
-		a, err := f.entryAttr(n)
+		a, err := f.entryAttr(n, n.state)
 		if !errors.Is(err, graveler.NotFound) || try > 3 {
 			return a, err
 		}
@@ -266,33 +268,34 @@ func (f *FS) attrLocked(ctx context.Context, n *node) (Attr, error) {
 	}
 }
 
-func (f *FS) entryAttr(n *node) (Attr, error) {
-	e := &n.entry
+// entryAttr is what a node's attributes are by what is known of it. Hold n.mu.
+func (f *FS) entryAttr(n *node, s *state) (Attr, error) {
+	e := &s.entry
 	a := Attr{Ino: n.ino, Nlink: 1, UID: f.cfg.UID, GID: f.cfg.GID, Still: !n.v.writable, Mtime: e.Mtime()}
 	a.Writing = n.stale.Load() || f.shared(n.v)
 	a.Moves = n.v.moves && n.parent != nil && n.parent.kind == kindRepo
-	known := n.hasPerm
+	known := s.hasPerm
 	if known {
-		a.UID, a.GID = n.perm.UID, n.perm.GID
+		a.UID, a.GID = s.perm.UID, s.perm.GID
 	}
 	changed := e.Changed
 	if n.kind == kindDir {
-		a.Nlink = uint32(max(n.subdirs, 0) + 1)
+		a.Nlink = uint32(max(s.subdirs, 0) + 1)
 		a.Mode = syscall.S_IFDIR | 0o755
-		if known && n.has {
-			a.Mode = modeOf(n.perm.Mode|fs.ModeDir) | syscall.S_IFDIR
+		if known && s.has {
+			a.Mode = modeOf(s.perm.Mode|fs.ModeDir) | syscall.S_IFDIR
 		}
-		if !n.has {
+		if !s.has {
 			a.UID, a.GID = f.cfg.UID, f.cfg.GID
 			a.Mtime = n.v.commit.Created
 		}
-		if !n.changed.IsZero() {
-			a.Mtime = n.changed
+		if !s.changed.IsZero() {
+			a.Mtime = s.changed
 		}
 	} else {
 		a.Mode = syscall.S_IFREG | 0o644
 		if known {
-			a.Mode = modeOf(n.perm.Mode &^ fs.ModeDir)
+			a.Mode = modeOf(s.perm.Mode &^ fs.ModeDir)
 		}
 		a.Size = uint64(e.Size)
 		if target, ok := symlink(e); ok {
@@ -312,8 +315,8 @@ func (f *FS) entryAttr(n *node) (Attr, error) {
 		if e.Pending != "" {
 			var info spill.Info
 			var err error
-			if n.content != nil {
-				info, err = n.content.Stat()
+			if s.content != nil {
+				info, err = s.content.Stat()
 			} else {
 				info, err = f.cfg.Spill.Stat(e.Pending)
 			}
@@ -332,8 +335,8 @@ func (f *FS) entryAttr(n *node) (Attr, error) {
 	if a.Mtime.After(a.Ctime) && (changed.IsZero() || a.Mtime.Before(time.Now())) {
 		a.Ctime = a.Mtime
 	}
-	if n.ctime.After(a.Ctime) {
-		a.Ctime = n.ctime
+	if s.ctime.After(a.Ctime) {
+		a.Ctime = s.ctime
 	}
 	return a, nil
 }
