@@ -311,7 +311,7 @@ func (f *FS) lookupListed(ctx context.Context, d *dir, e *DirEntry) (NodeID, Att
 	n := f.known(d.n, e.Name)
 	if n == nil {
 		var err error
-		n, err = f.take(d.n, e.Name, join(f.pathOf(d.n), e.Name), graveler.Found{HasObject: !e.Dir, Object: e.listed.Entry, HasPrefix: e.Dir, HasMarker: e.listed.HasMarker, Marker: e.listed.Entry}, d.told)
+		n, err = f.take(ctx, d.n, e.Name, join(f.pathOf(d.n), e.Name), graveler.Found{HasObject: !e.Dir, Object: e.listed.Entry, HasPrefix: e.Dir, HasMarker: e.listed.HasMarker, Marker: e.listed.Entry}, asOf{d.told, d.made})
 		if err != nil {
 			return 0, Attr{}, err
 		}

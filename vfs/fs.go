@@ -1,11 +1,11 @@
 // Package vfs makes files of entries: a tree of nodes with names, attributes and handles over an engine, as a file system
 // protocol wants it. It speaks no protocol itself.
 //
-// The files: fs.go has the tree, node.go the node table; tree.go what lies above the entries, repositories and refs; lookup.go names
-// and attributes; file.go open files; dir.go directories; change.go what makes and removes, rename.go what renames; link.go files of
-// several names; attr.go what sets attributes; xattr.go extended ones; lock.go file locks; copy.go copies between files; control.go
-// the control directory; watch.go what others change, peers.go what other trees of the same engine do;
-// sweep.go what bounds the nodes.
+// The files: fs.go has the tree, node.go the node table, sweep.go what bounds it; tree.go what lies above the entries, repositories and
+// refs; lookup.go names and attributes; file.go open files, renew.go those whose content others replace; dir.go directories; change.go
+// what makes and removes, rename.go what renames; link.go files of several names; attr.go what sets attributes; xattr.go extended ones;
+// lock.go file locks; copy.go copies between files; control.go the control directory; watch.go what others change, peers.go what other
+// trees of the same engine do.
 package vfs
 
 import (

@@ -59,16 +59,27 @@ func (f *FS) lookup(ctx context.Context, p *node, name string) (*node, error) {
 	if name == ctlName {
 		return f.child(p, name, kindCtlDir, p.v, 0), nil
 	}
-	if n := f.known(p, name); n != nil {
-		return n, nil
+	for try := 0; ; try++ {
+		if n := f.known(p, name); n != nil {
+			return n, nil
+		}
+		path, as := join(f.pathOf(p), name), f.asOf()
+		found, err := f.eng.Lookup(ctx, p.v.repo, p.v.ref, path)
+		if err != nil {
+			return nil, err
+		}
+		n, err := f.take(ctx, p, name, path, found, as)
+		if graveler.KindOf(err) == graveler.Stale && try < 3 {
+			continue // the name was given to another file meanwhile
+		}
+		return n, err
 	}
-	path, told := join(f.pathOf(p), name), f.told.Load()
-	found, err := f.eng.Lookup(ctx, p.v.repo, p.v.ref, path)
-	if err != nil {
-		return nil, err
-	}
-	return f.take(p, name, path, found, told)
 }
+
+// asOf tells when something was looked up: the counts of changes by others, and of this tree's own.
+type asOf struct{ told, made uint64 }
+
+func (f *FS) asOf() asOf { return asOf{f.told.Load(), f.made.Load()} }
 
 // known returns the node of a name that is in memory and can be trusted: of a version that never changes, or one that is kept
 // up to date by events.
@@ -97,8 +108,8 @@ func (f *FS) known(p *node, name string) *node {
 	return n
 }
 
-// take makes or refreshes the node of what was found at a name and path, when told was the count of changes by others.
-func (f *FS) take(p *node, name, path string, found graveler.Found, told uint64) (*node, error) {
+// take makes or refreshes the node of what was found at a name and path. It fails with Stale if the name should be looked up again.
+func (f *FS) take(ctx context.Context, p *node, name, path string, found graveler.Found, as asOf) (*node, error) {
 	switch {
 	case found.HasPrefix:
 		f.mu.Lock()
@@ -113,17 +124,35 @@ func (f *FS) take(p *node, name, path string, found graveler.Found, told uint64)
 		n.has = found.HasMarker
 		n.set(found.Marker)
 		n.mu.Unlock()
-		f.mistrust(n, told)
+		f.mistrust(n, as.told)
 		return n, nil
 	case found.HasObject:
 		n := f.fileNode(p, name, number(p.v, &found.Object, path), &found.Object)
-		n.mu.Lock()
-		n.set(found.Object)
-		n.mu.Unlock()
-		f.mistrust(n, told)
+		if err := f.takeFile(ctx, n, &found.Object, as.made); err != nil {
+			f.Forget(n.id, 1)
+			return nil, err
+		}
+		f.mistrust(n, as.told)
 		return n, nil
 	}
 	return nil, graveler.NotFound
+}
+
+// takeFile gives a file's node what was found, if that can't be older than what this tree did since. A file that is open is asked for
+// under its lock, see renew.
+func (f *FS) takeFile(ctx context.Context, n *node, e *graveler.Entry, made uint64) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.readers+n.writers == 0 && f.made.Load() == made {
+		n.set(*e)
+		return nil
+	}
+	n.valid = false
+	err := f.refresh(ctx, n)
+	if err == nil && f.isGone(n) {
+		return graveler.Stale
+	}
+	return err
 }
 
 // mistrust marks a node stale if others changed anything since it was looked up: they may not have found it yet.
@@ -153,7 +182,7 @@ func (f *FS) fileNode(p *node, name string, ino uint64, e *graveler.Entry) *node
 }
 
 // refresh brings a node's entry up to date. Hold n.mu and moving. Stale if its name is another file's now: a look at the name finds
-// that.
+// that. errLoose, which is Stale too, if it is open and has just lost its name to another content: it can be used on.
 func (f *FS) refresh(ctx context.Context, n *node) error {
 	if n.stale.Swap(false) {
 		n.valid = false
@@ -181,9 +210,13 @@ func (f *FS) refresh(ctx context.Context, n *node) error {
 			if !gone {
 				return f.refresh(ctx, n) // by its next name
 			}
+			if n.readers+n.writers > 0 {
+				n.valid, n.loose = true, true
+				return errLoose
+			}
 			return fmt.Errorf("%q: %w", path, graveler.Stale)
 		}
-		n.set(found.Object)
+		return f.renew(n, found.Object)
 	case kindDir:
 		if path == "" {
 			n.valid = true
@@ -257,7 +290,7 @@ func (f *FS) attr(ctx context.Context, n *node) (Attr, error) {
 // attrLocked is attr of what lies in a version. Hold moving and n.mu.
 func (f *FS) attrLocked(ctx context.Context, n *node) (Attr, error) {
 	for try := 0; ; try++ {
-		if err := f.refresh(ctx, n); err != nil {
+		if err := f.refresh(ctx, n); err != nil && !errors.Is(err, errLoose) {
 			return Attr{}, err
 		}
 		a, err := f.entryAttr(n, n.state)

@@ -90,6 +90,7 @@ type state struct {
 	subdirs int       // 1 + the count of subdirectories where it is known, else 0
 	writers int
 	readers int
+	loose   bool        // it lost its name to another content, see renew: who opens it means the other
 	locked  bool        // somebody has had a lock on it
 	content *spill.File // open while the file is being written, or read before it is settled
 	wopen   bool        // content is open for writing
