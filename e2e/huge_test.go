@@ -43,6 +43,26 @@ func (w *world) memory() (now, most int64) {
 	return now, most
 }
 
+// processor is what the daemon has used of processors until now, in seconds.
+func (w *world) processor() float64 {
+	w.t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", w.up.Process.Pid))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	// What follows the name in brackets begins with the third field; the 14th and 15th are ticks of 10 ms in programs and in the kernel.
+	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	ticks := 0
+	for _, s := range f[11:13] {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		ticks += n
+	}
+	return float64(ticks) / 100
+}
+
 // A directory of very many files, made through the mount by eight at once: listed, looked up, committed, read again after a restart,
 // and removed, with bounded memory.
 func TestHugeDirectory(t *testing.T) {
