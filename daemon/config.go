@@ -40,6 +40,7 @@ type CacheConfig struct {
 	Memory    int64  `mapstructure:"memory" doc:"bytes of memory for tables and small objects"`
 	Disk      int64  `mapstructure:"disk" doc:"bytes of disk for chunks of objects; 0 is none. Local objects are never copied"`
 	Dir       string `mapstructure:"dir" doc:"directory of the disk cache; empty is DATA/cache"`
+	Nodes     int64  `mapstructure:"nodes" doc:"bytes of memory, of each mount, for the names and files that the kernel knows; the kernel is asked to forget beyond it"`
 	ReadAhead int64  `mapstructure:"read_ahead" doc:"bytes that a sequential reader is run ahead of"`
 }
 
@@ -115,7 +116,7 @@ type LogConfig struct {
 func DefaultConfig() Config {
 	return Config{
 		Data:  DefaultData(),
-		Cache: CacheConfig{Memory: 256 << 20, Disk: 10 << 30, ReadAhead: 16 << 20},
+		Cache: CacheConfig{Memory: 256 << 20, Disk: 10 << 30, Nodes: 128 << 20, ReadAhead: 16 << 20},
 		Store: StoreConfig{Timeout: 30 * time.Second, Retry: 30 * time.Second},
 		Sync:  SyncConfig{Every: 200 * time.Millisecond, Upload: true},
 
@@ -167,6 +168,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Cache.Disk < 0 {
 		return bad("cache.disk", "is negative; 0 is none")
+	}
+	if c.Cache.Nodes < 1<<20 {
+		return bad("cache.nodes", fmt.Sprintf("is %d bytes; give at least 1 MiB", c.Cache.Nodes))
 	}
 	if c.Store.Timeout < time.Millisecond || c.Store.Timeout > time.Hour {
 		return bad("store.timeout", fmt.Sprintf("is %s; give 1ms to 1h", c.Store.Timeout))

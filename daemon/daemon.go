@@ -177,8 +177,8 @@ func (d *Daemon) Mount(ctx context.Context, r MountRequest) (MountInfo, error) {
 	tree, err := vfs.New(ctx, vfs.Config{
 		Engine: d.meta.front, Spill: d.meta.spill, Elsewhere: d.meta.far, Keep: d.meta.keep,
 		Control: control.New(d.meta.front), Locks: d.locks, Place: place, ReadOnly: r.ReadOnly, SyncOnClose: r.SyncOnClose,
-		ReadAhead: min(d.cfg.Cache.ReadAhead, d.cfg.Cache.Memory/8),
-		UID:       uint32(os.Getuid()), GID: uint32(os.Getgid()), Logger: d.log,
+		ReadAhead: min(d.cfg.Cache.ReadAhead, d.cfg.Cache.Memory/8), NodeMemory: d.cfg.Cache.Nodes,
+		UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), Logger: d.log,
 	})
 	if err != nil {
 		return MountInfo{}, err

@@ -51,6 +51,7 @@ type world struct {
 	mnt  string
 	log  string
 	up   *exec.Cmd
+	fds  int // the daemon's limit of descriptors; 0 is the test's own
 }
 
 func newWorld(t *testing.T) *world {
@@ -73,10 +74,18 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
+// command is the daemon, not yet started.
+func (w *world) command() *exec.Cmd {
+	if w.fds > 0 {
+		return exec.Command("sh", "-c", fmt.Sprintf(`ulimit -n %d && exec "$@"`, w.fds), "sh", bin, "up", "--data", w.data, "--mount", w.mnt)
+	}
+	return exec.Command(bin, "up", "--data", w.data, "--mount", w.mnt)
+}
+
 // start brings everything up, and returns when the mount is ready.
 func (w *world) start() {
 	w.t.Helper()
-	w.up = exec.Command(bin, "up", "--data", w.data, "--mount", w.mnt)
+	w.up = w.command()
 	log, err := os.OpenFile(w.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		w.t.Fatal(err)

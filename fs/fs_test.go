@@ -2,6 +2,7 @@ package fs
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -32,6 +33,10 @@ import (
 	"github.com/lakefsfs/lakefsfs/vfs"
 )
 
+// fewNodes is how much the nodes of a tree may take in bytes if a test doesn't say: some hundred nodes, so that there always are some to be
+// forgotten.
+const fewNodes = 128 << 10
+
 // mounted is a real mount over a real engine.
 type mounted struct {
 	eng   *local.Engine
@@ -42,16 +47,20 @@ type mounted struct {
 	mnt   *Mount
 	fs    *vfs.FS
 	extra int
+	nodes int64 // vfs.Config.NodeMemory of the trees to come
 }
 
 func mount(t *testing.T) *mounted { return mountWith(t, Options{}) }
 
-func mountWith(t *testing.T, opt Options) *mounted {
+func mountWith(t *testing.T, opt Options) *mounted { return mountCached(t, opt, 64<<20) }
+
+// mountCached is mountWith, with a memory cache of a size in bytes.
+func mountCached(t *testing.T, opt Options, memory int64) *mounted {
 	t.Helper()
 	d := t.TempDir()
 	os.Chmod(d, 0o755)
 	os.Chmod(filepath.Dir(d), 0o755) // other users may go there
-	c, err := cache.NewCache(cache.Options{MemoryBytes: 64 << 20})
+	c, err := cache.NewCache(cache.Options{MemoryBytes: memory})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +97,7 @@ func (m *mounted) at(t *testing.T, dir string, p graveler.Place) (*Mount, *vfs.F
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	tree, err := vfs.New(t.Context(), vfs.Config{Engine: m.eng, Spill: m.spill, Control: control.New(m.eng), Locks: m.locks, Place: p, UID: uint32(os.Getuid()), GID: uint32(os.Getgid())})
+	tree, err := vfs.New(t.Context(), vfs.Config{Engine: m.eng, Spill: m.spill, Control: control.New(m.eng), Locks: m.locks, Place: p, NodeMemory: cmp.Or(m.nodes, fewNodes), UID: uint32(os.Getuid()), GID: uint32(os.Getgid())})
 	if err != nil {
 		t.Fatal(err)
 	}

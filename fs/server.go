@@ -560,3 +560,12 @@ func (s *server) InvalidateNode(id vfs.NodeID) { s.srv.InodeNotify(uint64(id), 0
 func (s *server) InvalidateName(parent vfs.NodeID, name string) {
 	s.srv.EntryNotify(uint64(parent), name)
 }
+
+// Prune asks the kernel to forget nodes that it doesn't use (Linux 6.18 and later).
+func (s *server) Prune(ids []vfs.NodeID) bool {
+	nodes := make([]uint64, len(ids))
+	for i, id := range ids {
+		nodes[i] = uint64(id)
+	}
+	return s.srv.PruneNotify(nodes).Ok()
+}

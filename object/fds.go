@@ -2,10 +2,12 @@ package object
 
 import (
 	"container/list"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"sync"
+	"syscall"
 
 	"github.com/lakefsfs/lakefsfs/graveler"
 )
@@ -59,6 +61,11 @@ func (c *fdCache) acquire(name string) (*openFD, error) {
 	c.mu.Unlock()
 
 	f, err := os.Open(name)
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+		// Others need what is kept for later.
+		c.tidy()
+		f, err = os.Open(name)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -97,6 +104,15 @@ func (c *fdCache) remove(e *list.Element) {
 	}
 }
 
+// tidy closes all files.
+func (c *fdCache) tidy() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for e := c.recent.Front(); e != nil; e = c.recent.Front() {
+		c.remove(e)
+	}
+}
+
 // drop forgets the file at a name that now means another one or none.
 func (c *fdCache) drop(name string) {
 	c.mu.Lock()
@@ -109,9 +125,7 @@ func (c *fdCache) drop(name string) {
 
 func (c *fdCache) close() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.closed = true
-	for e := c.recent.Front(); e != nil; e = c.recent.Front() {
-		c.remove(e)
-	}
+	c.mu.Unlock()
+	c.tidy()
 }

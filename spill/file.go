@@ -23,6 +23,7 @@ type content struct {
 	settling      bool
 	gone          bool // settled: its name is an object's now
 	dropped       bool
+	parked        bool // f, and base's file, are closed: nobody has a handle
 	cond          sync.Cond
 
 	// mu is held for reading by reads and plain writes, for writing by what changes the size or the base.
@@ -30,13 +31,6 @@ type content struct {
 	base *base
 
 	named atomic.Bool // the file's name is durable
-}
-
-func (c *content) close() {
-	c.f.Close()
-	if c.base != nil {
-		c.base.close()
-	}
 }
 
 // File is an open content. Its methods may be called from many goroutines.

@@ -116,10 +116,16 @@ func (st *Settling) Object() (namespace string, o object.Object, etag string, ok
 
 // Complete brings all bytes into the file, of a content that is still an object.
 func (st *Settling) Complete(ctx context.Context) error {
+	st.c.s.mu.Lock()
+	err := st.c.s.unpark(st.c)
+	st.c.s.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	st.c.mu.Lock()
 	defer st.c.mu.Unlock()
 	st.same = false
-	err := st.c.base.complete(ctx, st.c.f)
+	err = st.c.base.complete(ctx, st.c.f)
 	if err == nil {
 		err = (&File{c: st.c}).SetTimes(time.Time{}, st.mtime)
 	}

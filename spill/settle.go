@@ -24,7 +24,8 @@ var snapshots atomic.Int64
 // Settling is a content whose bytes stand still, to be made an object. End it with Done or Abort.
 type Settling struct {
 	c     *content
-	f     *os.File
+	f     *os.File // of a snapshot
+	in    *lazyFile
 	path  string
 	size  int64
 	mtime time.Time
@@ -37,6 +38,9 @@ type Settling struct {
 func (s *Store) BeginSettle(ctx context.Context, id graveler.ContentID) (*Settling, error) {
 	s.mu.Lock()
 	c, err := s.lookup(id)
+	if err == nil {
+		err = s.unpark(c)
+	}
 	if err != nil {
 		s.mu.Unlock()
 		return nil, err
@@ -55,7 +59,7 @@ func (s *Store) BeginSettle(ctx context.Context, id graveler.ContentID) (*Settli
 	c.settling = true
 	s.mu.Unlock()
 
-	st := &Settling{c: c, f: c.f, path: s.path(id)}
+	st := &Settling{c: c, path: s.path(id)}
 	c.mu.Lock()
 	err = st.measure()
 	st.same = err == nil && c.base != nil && c.base.h.ETag != "" && c.base.untouched(st.size)
@@ -68,6 +72,12 @@ func (s *Store) BeginSettle(ctx context.Context, id graveler.ContentID) (*Settli
 		st.Abort()
 		return nil, wrap("settle", id, err)
 	}
+	// Thousands are settled at a time: they don't all have descriptors meanwhile.
+	s.mu.Lock()
+	if c.refs == 0 {
+		s.park(c)
+	}
+	s.mu.Unlock()
 	return st, nil
 }
 
@@ -127,8 +137,64 @@ func (st *Settling) Size() int64            { return st.size }
 func (st *Settling) Mtime() time.Time       { return st.mtime }
 func (st *Settling) Path() string           { return st.path }
 
-// Reader reads the bytes from the start.
-func (st *Settling) Reader() io.ReadSeeker { return io.NewSectionReader(st.f, 0, math.MaxInt64) }
+// Reader reads the bytes from the start. There is one: it begins anew for each who asks.
+func (st *Settling) Reader() io.ReadSeeker {
+	if st.in == nil {
+		st.in = &lazyFile{path: st.path}
+	}
+	st.in.off = 0
+	return st.in
+}
+
+// lazyFile reads a file that it opens when it is read, and closes at its end.
+type lazyFile struct {
+	path string
+	f    *os.File
+	off  int64
+}
+
+func (l *lazyFile) Read(p []byte) (n int, err error) {
+	if l.f == nil {
+		if l.f, err = os.Open(l.path); err != nil {
+			l.f = nil
+			return 0, err
+		}
+	}
+	n, err = l.f.ReadAt(p, l.off)
+	l.off += int64(n)
+	if n > 0 && err == io.EOF {
+		return n, nil
+	}
+	if err != nil {
+		l.close()
+	}
+	return n, err
+}
+
+func (l *lazyFile) Seek(off int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		off += l.off
+	case io.SeekEnd:
+		fi, err := os.Stat(l.path)
+		if err != nil {
+			return 0, err
+		}
+		off += fi.Size()
+	}
+	if off < 0 {
+		return 0, os.ErrInvalid
+	}
+	l.off = off
+	return off, nil
+}
+
+func (l *lazyFile) close() {
+	if l.f != nil {
+		l.f.Close()
+		l.f = nil
+	}
+}
 
 // MD5 is the hex MD5 of the bytes.
 func (st *Settling) MD5() (string, error) {
@@ -139,9 +205,6 @@ func (st *Settling) MD5() (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// Sync makes the bytes durable.
-func (st *Settling) Sync() error { return wrap("sync", st.c.id, st.f.Sync()) }
-
 // Done tells that the bytes are an object now and every entry names that: the file is removed. Open readers go on reading.
 func (st *Settling) Done() { st.end(true) }
 
@@ -149,6 +212,9 @@ func (st *Settling) Done() { st.end(true) }
 func (st *Settling) Abort() { st.end(false) }
 
 func (st *Settling) end(done bool) {
+	if st.in != nil {
+		st.in.close()
+	}
 	if st.snap {
 		st.f.Close()
 		os.Remove(st.path)

@@ -39,7 +39,9 @@ type Options struct {
 	Ahead int
 	// Prefix begins the ids of the contents that are made: who holds them, where they are named elsewhere.
 	Prefix string
-	Logger *slog.Logger
+	// MaxOpen is how many contents callers can have open at a time; 0 is what the process's limit of descriptors leaves, see Room.
+	MaxOpen int
+	Logger  *slog.Logger
 	// OpenBase opens the object store of a base's namespace again after a restart.
 	OpenBase func(ctx context.Context, namespace string) (object.Store, error)
 }
@@ -51,6 +53,7 @@ type Store struct {
 	boot    string
 	mu      sync.Mutex
 	open    map[graveler.ContentID]*content
+	files   int // of open: those that have descriptors
 	onReady func(graveler.ContentID)
 	checked atomic.Int64
 
@@ -80,6 +83,9 @@ const baseSuffix = ".base"
 func Open(dir string, opt Options) (*Store, error) {
 	if opt.MinFree == 0 {
 		opt.MinFree = 64 << 20
+	}
+	if opt.MaxOpen == 0 {
+		opt.MaxOpen = Room()
 	}
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.DiscardHandler)
@@ -192,6 +198,12 @@ func (s *Store) Create() (*File, error) {
 	if err := s.room(); err != nil {
 		return nil, err
 	}
+	s.mu.Lock()
+	err := s.descriptor()
+	s.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
 	if s.opt.Ahead > 0 {
 		s.aheadOnce.Do(func() { go s.makeAhead() })
 	}
@@ -213,6 +225,7 @@ func (s *Store) Create() (*File, error) {
 	s.mu.Lock()
 	delete(s.aheadIDs, m.id)
 	s.open[m.id] = c
+	s.files++
 	s.mu.Unlock()
 	return &File{c: c, write: true}, nil
 }
@@ -252,18 +265,27 @@ func (s *Store) CreateFrom(b Base) (*File, error) {
 func (s *Store) OpenFile(id graveler.ContentID, write bool) (*File, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if c := s.open[id]; c == nil || c.parked {
+		if err := s.descriptor(); err != nil {
+			return nil, err
+		}
+	}
 	c, err := s.lookup(id)
+	if err == nil {
+		err = s.unpark(c)
+	}
 	if err != nil {
 		return nil, err
 	}
+	c.refs++ // who waits keeps it
 	for write && c.settling && !c.gone {
 		c.cond.Wait()
 	}
 	if c.gone || c.dropped {
+		c.refs--
 		s.release(c)
 		return nil, fmt.Errorf("content %s: %w", id, graveler.NotFound)
 	}
-	c.refs++
 	if write {
 		c.writers++
 	}
@@ -278,15 +300,10 @@ func (s *Store) lookup(id graveler.ContentID) (*content, error) {
 	if !validID(id) || s.dying[id] {
 		return nil, fmt.Errorf("content %q: %w", id, graveler.NotFound)
 	}
-	f, err := os.OpenFile(s.path(id), os.O_RDWR, 0)
-	if err != nil {
-		return nil, wrap("open", id, err)
-	}
-	c := &content{s: s, id: id, f: f}
+	c := &content{s: s, id: id, parked: true}
 	c.cond.L = &s.mu
-	if c.base, err = loadBase(s, id, f); err != nil {
-		f.Close()
-		return nil, wrap("open", id, err)
+	if err := s.unpark(c); err != nil {
+		return nil, err
 	}
 	s.open[id] = c
 	return c, nil
@@ -300,7 +317,7 @@ func (s *Store) release(c *content) {
 	if s.open[c.id] == c {
 		delete(s.open, c.id)
 	}
-	c.close()
+	s.park(c)
 	if c.dropped && !c.gone {
 		s.remove(c.id)
 	}
@@ -374,7 +391,8 @@ func (s *Store) Stat(id graveler.ContentID) (Info, error) {
 	var fi os.FileInfo
 	var err error
 	writers := 0
-	if c != nil {
+	held := c != nil && !c.parked
+	if held {
 		fi, err = c.f.Stat()
 		writers = c.writers
 		s.mu.Unlock()
@@ -385,7 +403,7 @@ func (s *Store) Stat(id graveler.ContentID) (Info, error) {
 	if err != nil {
 		return Info{}, wrap("stat", id, err)
 	}
-	if c != nil {
+	if held {
 		return infoOf(fi, c.base, writers), nil
 	}
 	info := infoOf(fi, nil, writers)
@@ -415,6 +433,8 @@ func wrap(op string, id graveler.ContentID, err error) error {
 		return fmt.Errorf("%s spill file %s: %w", op, id, err)
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		k = graveler.NoSpace
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		return fmt.Errorf("%s spill file %s: %w", op, id, err) // the errno says it
 	case errors.Is(err, syscall.EFBIG):
 		return fmt.Errorf("%s spill file %s: %w: %w", op, id, err, graveler.TooLarge)
 	case errors.Is(err, iofs.ErrNotExist):

@@ -245,7 +245,7 @@ func (a *ahead) extend(ctx context.Context, r *run, after string, n int) bool {
 			return false
 		}
 		got++
-		u := upcoming{path: l.Path}
+		u := upcoming{path: strings.Clone(l.Path)} // not the whole table that it may be a piece of
 		if !l.Prefix && l.Entry.Pending == "" && l.Entry.Size > 0 && l.Entry.Size <= aheadFile {
 			u.entry, u.wanted = l.Entry, true
 		}

@@ -45,6 +45,9 @@ func (f *FS) Setattr(ctx context.Context, c Caller, id NodeID, set SetAttr) (Att
 	defer f.moving.RUnlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if err := f.refresh(ctx, n); err != nil {
+		return Attr{}, err
+	}
 	if set.Size != nil {
 		if err := f.resize(ctx, n, *set.Size); err != nil {
 			return Attr{}, err

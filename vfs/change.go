@@ -221,14 +221,13 @@ func (f *FS) Tmpfile(ctx context.Context, c Caller, parent NodeID, flags int, mo
 	e := newEntry(f.owner(dir, c, mode&^syscall.S_IFMT))
 	e.Pending = sf.ID()
 	n := &node{ino: number(dir.v, &e, ""), kind: kindFile, v: dir.v, dentry: dentry{parent: dir, name: fmt.Sprintf("#%d", e.Inode)}, lookups: 1, gone: true, unnamed: true, nameless: flags&syscall.O_EXCL != 0}
-	n.set(e)
 	f.mu.Lock()
-	n.id = f.nextID
-	f.nextID++
-	f.nodes[n.id] = n
+	f.enter(n)
+	f.keep(n)
 	f.mu.Unlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.set(e)
 	a, o, err := f.openMade(ctx, c, n, sf, flags)
 	return n.id, a, o, err
 }
@@ -358,10 +357,7 @@ func (f *FS) dirMarker(ctx context.Context, dir *node, leaving string) ([]gravel
 
 // found is what a name is: as this tree knows it, if it can be trusted, else as the engine does.
 func (f *FS) found(ctx context.Context, dir *node, name, path string) (graveler.Found, error) {
-	f.mu.Lock()
-	n := dir.children[name]
-	f.mu.Unlock()
-	if n != nil && n.kind == kindFile && !f.shared(dir.v) {
+	if n := f.knownChild(dir, name); n != nil && n.kind == kindFile && !f.shared(dir.v) {
 		n.mu.Lock()
 		e, ok := n.entry, n.fresh()
 		n.mu.Unlock()
@@ -422,9 +418,7 @@ func (f *FS) stageWithout(ctx context.Context, m *making, e *graveler.Entry, cha
 
 // holdOpen makes sure that handles of a pending file keep its bytes when its name goes.
 func (f *FS) holdOpen(dir *node, name string, e *graveler.Entry) error {
-	f.mu.Lock()
-	n := dir.children[name]
-	f.mu.Unlock()
+	n := f.knownChild(dir, name)
 	if n == nil {
 		return nil
 	}
@@ -557,13 +551,15 @@ func (f *FS) restageLocked(ctx context.Context, n *node, edit func(e *graveler.E
 func (f *FS) passingLink(ctx context.Context, p *node, name, target string) (NodeID, Attr, error) {
 	e := newEntry(graveler.Permissions{UID: f.cfg.UID, GID: f.cfg.GID, Mode: fs.ModeSymlink | 0o777})
 	e.Metadata[graveler.MetaSymlink] = target
-	f.mu.Lock()
-	n := &node{id: f.nextID, kind: kindFile, v: &version{moves: true}, dentry: dentry{p, name}, lookups: 1, gone: true}
-	f.nextID++
-	n.set(e)
+	n := &node{kind: kindFile, v: &version{moves: true}, dentry: dentry{p, name}, lookups: 1, gone: true}
 	n.ino = specialNumber(n)
-	f.nodes[n.id] = n
+	f.mu.Lock()
+	f.enter(n)
+	f.keep(n)
 	f.mu.Unlock()
+	n.mu.Lock()
+	n.set(e)
+	n.mu.Unlock()
 	a, err := f.attr(ctx, n)
 	a.Writing = true // known for no time at all
 	return n.id, a, err

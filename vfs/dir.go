@@ -37,6 +37,8 @@ type dir struct {
 	all   bool       // names is everything, in one page
 	told  uint64     // counts of changes, by others and of this tree, when it was read
 	made  uint64
+
+	scratch state // of the name that is being given
 }
 
 // OpenDir is an open directory.
@@ -201,7 +203,9 @@ func (f *FS) readPage(ctx context.Context, d *dir, want int) error {
 		if err != nil {
 			return err
 		}
-		last = l.Path[len(prefix):]
+		last = strings.Clone(l.Path[len(prefix):]) // a path may be a piece of a whole table, which would be kept with it
+		path := l.Path
+		l.Path = ""
 		e := DirEntry{Name: strings.TrimSuffix(last, "/"), Dir: l.Prefix, listed: &l}
 		if !l.Prefix {
 			e.Mode = syscall.S_IFREG
@@ -211,11 +215,11 @@ func (f *FS) readPage(ctx context.Context, d *dir, want int) error {
 			if _, ok := symlink(&l.Entry); ok {
 				e.Mode = syscall.S_IFLNK
 			}
-			e.Ino = number(d.n.v, &l.Entry, l.Path)
+			e.Ino = number(d.n.v, &l.Entry, path)
 			files[e.Name] = len(d.names)
 		} else {
 			e.Mode = syscall.S_IFDIR
-			e.Ino = number(d.n.v, &l.Entry, l.Path)
+			e.Ino = number(d.n.v, &l.Entry, path)
 			if i, ok := files[e.Name]; ok {
 				d.names[i].Name = "" // the directory has the name
 			}
@@ -257,26 +261,67 @@ func (f *FS) listSpecial(ctx context.Context, n *node) ([]DirEntry, error) {
 	return out, nil
 }
 
-// LookupEntry is Lookup of a name that Readdir just gave: it costs no look at the engine.
+// LookupEntry is Lookup of a name that Readdir just gave: it costs no look at the engine. Call it from yield. It fails with Unavailable
+// where there are too many nodes already: the kernel then asks for what it wants.
 func (f *FS) LookupEntry(ctx context.Context, d OpenDir, e *DirEntry) (NodeID, Attr, error) {
+	if f.crowded() {
+		return 0, Attr{}, graveler.Unavailable
+	}
 	if e.listed == nil || d.n.v.writable && (f.told.Load() != d.told || f.made.Load() != d.made) {
 		return f.Lookup(ctx, d.n.id, e.Name) // it may have changed since it was read
 	}
 	f.moving.RLock()
 	defer f.moving.RUnlock()
-	if n := f.known(d.n, e.Name); n != nil {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		a, err := f.attrLocked(ctx, n)
-		return n.id, a, err
+	n := f.listedNode(d, e)
+	if n == nil {
+		return f.lookupListed(ctx, d, e)
 	}
-	n, err := f.take(d.n, e.Name, join(f.pathOf(d.n), e.Name), graveler.Found{HasObject: !e.Dir, Object: e.listed.Entry, HasPrefix: e.Dir, HasMarker: e.listed.HasMarker, Marker: e.listed.Entry}, d.told)
+	// Its entry isn't kept: most of what is listed is never opened.
+	d.scratch = state{has: e.Dir && e.listed.HasMarker}
+	d.scratch.set(e.listed.Entry)
+	f.mistrust(n, d.told)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	a, err := f.entryAttr(n, &d.scratch)
 	if err != nil {
-		return 0, Attr{}, err
+		f.Forget(n.id, 1)
+	}
+	return n.id, a, err
+}
+
+// listedNode is the node of a name that was listed, with one lookup more; nil if more is known of it than a listing tells.
+func (f *FS) listedNode(d *dir, e *DirEntry) *node {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := d.n.children[e.Name]
+	if n != nil && n.state != nil || !e.Dir && e.listed.Entry.Metadata[graveler.MetaLinks] != "" {
+		return nil
+	}
+	k, ino := kindFile, e.Ino
+	if e.Dir {
+		if k = kindDir; n != nil && n.kind == kindDir {
+			ino = 0 // as take has it: a directory stays one when it gets a marker
+		}
+	}
+	return f.listedLocked(d.n, e.Name, k, d.n.v, ino)
+}
+
+// lookupListed is LookupEntry of what more is known of.
+func (f *FS) lookupListed(ctx context.Context, d *dir, e *DirEntry) (NodeID, Attr, error) {
+	n := f.known(d.n, e.Name)
+	if n == nil {
+		var err error
+		n, err = f.take(ctx, d.n, e.Name, join(f.pathOf(d.n), e.Name), graveler.Found{HasObject: !e.Dir, Object: e.listed.Entry, HasPrefix: e.Dir, HasMarker: e.listed.HasMarker, Marker: e.listed.Entry}, asOf{d.told, d.made})
+		if err != nil {
+			return 0, Attr{}, err
+		}
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	a, err := f.attrLocked(ctx, n)
+	if err != nil {
+		f.Forget(n.id, 1)
+	}
 	return n.id, a, err
 }
 

@@ -106,6 +106,9 @@ func (f *FS) Open(ctx context.Context, c Caller, id NodeID, flags int) (Opened, 
 		if err := f.refresh(ctx, n); err != nil {
 			return Opened{}, err
 		}
+		if n.loose {
+			return Opened{}, errLoose
+		}
 		err := f.openContent(n, write && n.entry.Pending != "")
 		if err == nil {
 			break
@@ -162,8 +165,11 @@ func (f *FS) ensureWritable(ctx context.Context, n *node, fresh bool) error {
 		return nil
 	}
 	for try := 0; ; try++ {
-		if err := f.refresh(ctx, n); err != nil {
+		if err := f.refresh(ctx, n); err != nil && !errors.Is(err, errLoose) {
 			return err
+		}
+		if n.content != nil && n.wopen {
+			return nil // it is loose
 		}
 		if n.entry.Pending == "" {
 			break
@@ -213,6 +219,9 @@ func (f *FS) adoptContent(ctx context.Context, n *node, sf *spill.File) error {
 	if err == nil && (n.entry.Pending != was.Pending || n.entry.Address != was.Address) {
 		unlock()
 		err = errChanged // another tree was faster: its content is the file's
+	}
+	if errors.Is(err, errLoose) {
+		err = errChanged
 	}
 	if err != nil {
 		f.cfg.Spill.Drop(sf.ID())

@@ -1,10 +1,11 @@
 // Package vfs makes files of entries: a tree of nodes with names, attributes and handles over an engine, as a file system
 // protocol wants it. It speaks no protocol itself.
 //
-// The files: fs.go has the tree, node.go the node table; tree.go what lies above the entries, repositories and refs; lookup.go names
-// and attributes; file.go open files; dir.go directories; change.go what makes and removes, rename.go what renames; link.go files of
-// several names; attr.go what sets attributes; xattr.go extended ones; lock.go file locks; copy.go copies between files; control.go
-// the control directory; watch.go what others change, peers.go what other trees of the same engine do.
+// The files: fs.go has the tree, node.go the node table, sweep.go what bounds it; tree.go what lies above the entries, repositories and
+// refs; lookup.go names and attributes; file.go open files, renew.go those whose content others replace; dir.go directories; change.go
+// what makes and removes, rename.go what renames; link.go files of several names; attr.go what sets attributes; xattr.go extended ones;
+// lock.go file locks; copy.go copies between files; control.go the control directory; watch.go what others change, peers.go what other
+// trees of the same engine do.
 package vfs
 
 import (
@@ -52,6 +53,12 @@ type Invalidator interface {
 	InvalidateName(parent NodeID, name string)
 }
 
+// Pruner is an Invalidator that can have the kernel forget nodes that it doesn't use.
+type Pruner interface {
+	// Prune asks the kernel to forget nodes; what is in use stays, the others are forgotten soon. False if the kernel can't.
+	Prune(ids []NodeID) bool
+}
+
 // Passer makes local files known to the kernel, so that it reads and writes them without asking.
 type Passer interface {
 	// Register returns the kernel's number of an open file; false if it can't be passed to.
@@ -77,8 +84,11 @@ type Config struct {
 	Keep func(ctx context.Context, id graveler.ContentID) error
 	// ReadAhead bounds, in bytes, the small files that are fetched ahead of who reads a directory's files in order; 0 is none.
 	ReadAhead int64
-	UID, GID  uint32 // owner of what has none recorded
-	Logger    *slog.Logger
+	// NodeMemory bounds, in bytes, what the tree keeps for the kernel: a node for each name that the kernel knows. Beyond it the kernel
+	// is asked to forget what it doesn't use. 0 is no bound.
+	NodeMemory int64
+	UID, GID   uint32 // owner of what has none recorded
+	Logger     *slog.Logger
 }
 
 // FS is one tree. Its methods may be called from many goroutines.
@@ -94,6 +104,7 @@ type FS struct {
 
 	mu      sync.Mutex // guards nodes, and the links between them
 	nodes   map[NodeID]*node
+	sweeper                   // keeps nodes from becoming too many
 	several map[fileKey]*node // the nodes of files with several names
 	nextID  NodeID
 	root    *node
@@ -122,7 +133,8 @@ func New(ctx context.Context, cfg Config) (*FS, error) {
 	}
 	f := &FS{cfg: cfg, eng: cfg.Engine, log: cfg.Logger, start: time.Now(), origin: newInode(), nodes: map[NodeID]*node{}, several: map[fileKey]*node{}, nextID: RootID + 1}
 	f.ahead = newAhead(f, cfg.ReadAhead)
-	root := &node{id: RootID, ino: 1, kind: kindTop, children: map[string]*node{}, lookups: 1, changed: f.start}
+	f.full, f.peaks = make(chan struct{}, 1), map[*node]int{}
+	root := &node{id: RootID, ino: 1, kind: kindTop, children: map[string]*node{}, lookups: 1, state: &state{changed: f.start}}
 	switch p := cfg.Place; {
 	case p.Path != "":
 		return nil, fmt.Errorf("mount of %s: mount a repository or a ref: %w", p, graveler.Invalid)
@@ -177,6 +189,13 @@ func (f *FS) Nodes() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return len(f.nodes)
+}
+
+// NodeBytes is what the nodes in memory take, estimated, in bytes.
+func (f *FS) NodeBytes() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.weight
 }
 
 func (f *FS) objects(ctx context.Context, repo graveler.RepositoryID) (object.Store, error) {

@@ -143,7 +143,7 @@ func (f *FS) dropName(dir *node, name string, rest []graveler.Change) {
 		f.mu.Unlock()
 		return
 	}
-	if len(rest) > 0 && len(n.also) == 0 {
+	if len(rest) > 0 && len(n.others()) == 0 {
 		// Whoever has the file open goes on with the file, not with a copy that nobody names.
 		f.hangAt(n, dir, rest[0].Path)
 	}

@@ -26,6 +26,7 @@ func (f *FS) Lookup(ctx context.Context, parent NodeID, name string) (NodeID, At
 	if err != nil {
 		return 0, Attr{}, err
 	}
+	f.awaitRoom()
 	n, err := f.lookup(ctx, p, name)
 	if err != nil {
 		return 0, Attr{}, err
@@ -58,16 +59,27 @@ func (f *FS) lookup(ctx context.Context, p *node, name string) (*node, error) {
 	if name == ctlName {
 		return f.child(p, name, kindCtlDir, p.v, 0), nil
 	}
-	if n := f.known(p, name); n != nil {
-		return n, nil
+	for try := 0; ; try++ {
+		if n := f.known(p, name); n != nil {
+			return n, nil
+		}
+		path, as := join(f.pathOf(p), name), f.asOf()
+		found, err := f.eng.Lookup(ctx, p.v.repo, p.v.ref, path)
+		if err != nil {
+			return nil, err
+		}
+		n, err := f.take(ctx, p, name, path, found, as)
+		if graveler.KindOf(err) == graveler.Stale && try < 3 {
+			continue // the name was given to another file meanwhile
+		}
+		return n, err
 	}
-	path, told := join(f.pathOf(p), name), f.told.Load()
-	found, err := f.eng.Lookup(ctx, p.v.repo, p.v.ref, path)
-	if err != nil {
-		return nil, err
-	}
-	return f.take(p, name, path, found, told)
 }
+
+// asOf tells when something was looked up: the counts of changes by others, and of this tree's own.
+type asOf struct{ told, made uint64 }
+
+func (f *FS) asOf() asOf { return asOf{f.told.Load(), f.made.Load()} }
 
 // known returns the node of a name that is in memory and can be trusted: of a version that never changes, or one that is kept
 // up to date by events.
@@ -82,6 +94,7 @@ func (f *FS) known(p *node, name string) *node {
 		return nil
 	}
 	n.lookups++
+	n.recent = true
 	f.mu.Unlock()
 	n.mu.Lock()
 	ok := n.fresh()
@@ -108,8 +121,8 @@ func (f *FS) doubt(n *node) {
 	}
 }
 
-// take makes or refreshes the node of what was found at a name and path, when told was the count of changes by others.
-func (f *FS) take(p *node, name, path string, found graveler.Found, told uint64) (*node, error) {
+// take makes or refreshes the node of what was found at a name and path. It fails with Stale if the name should be looked up again.
+func (f *FS) take(ctx context.Context, p *node, name, path string, found graveler.Found, as asOf) (*node, error) {
 	switch {
 	case found.HasPrefix:
 		f.mu.Lock()
@@ -124,17 +137,35 @@ func (f *FS) take(p *node, name, path string, found graveler.Found, told uint64)
 		n.has = found.HasMarker
 		n.set(found.Marker)
 		n.mu.Unlock()
-		f.mistrust(n, told)
+		f.mistrust(n, as.told)
 		return n, nil
 	case found.HasObject:
 		n := f.fileNode(p, name, number(p.v, &found.Object, path), &found.Object)
-		n.mu.Lock()
-		n.set(found.Object)
-		n.mu.Unlock()
-		f.mistrust(n, told)
+		if err := f.takeFile(ctx, n, &found.Object, as.made); err != nil {
+			f.Forget(n.id, 1)
+			return nil, err
+		}
+		f.mistrust(n, as.told)
 		return n, nil
 	}
 	return nil, graveler.NotFound
+}
+
+// takeFile gives a file's node what was found, if that can't be older than what this tree did since. A file that is open is asked for
+// under its lock, see renew.
+func (f *FS) takeFile(ctx context.Context, n *node, e *graveler.Entry, made uint64) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.readers+n.writers == 0 && f.made.Load() == made {
+		n.set(*e)
+		return nil
+	}
+	n.valid = false
+	err := f.refresh(ctx, n)
+	if err == nil && f.isGone(n) {
+		return graveler.Stale
+	}
+	return err
 }
 
 // mistrust marks a node stale if others changed anything since it was looked up: they may not have found it yet.
@@ -164,7 +195,7 @@ func (f *FS) fileNode(p *node, name string, ino uint64, e *graveler.Entry) *node
 }
 
 // refresh brings a node's entry up to date. Hold n.mu and moving. Stale if its name is another file's now: a look at the name finds
-// that.
+// that. errLoose, which is Stale too, if it is open and has just lost its name to another content: it can be used on.
 func (f *FS) refresh(ctx context.Context, n *node) error {
 	if n.stale.Swap(false) {
 		n.valid = false
@@ -192,9 +223,13 @@ func (f *FS) refresh(ctx context.Context, n *node) error {
 			if !gone {
 				return f.refresh(ctx, n) // by its next name
 			}
+			if n.readers+n.writers > 0 {
+				n.valid, n.loose = true, true
+				return errLoose
+			}
 			return fmt.Errorf("%q: %w", path, graveler.Stale)
 		}
-		n.set(found.Object)
+		return f.renew(n, found.Object)
 	case kindDir:
 		if path == "" {
 			n.valid = true
@@ -269,10 +304,10 @@ func (f *FS) attr(ctx context.Context, n *node) (Attr, error) {
 // attrLocked is attr of what lies in a version. Hold moving and n.mu.
 func (f *FS) attrLocked(ctx context.Context, n *node) (Attr, error) {
 	for try := 0; ; try++ {
-		if err := f.refresh(ctx, n); err != nil {
+		if err := f.refresh(ctx, n); err != nil && !errors.Is(err, errLoose) {
 			return Attr{}, err
 		}
-		a, err := f.entryAttr(n)
+		a, err := f.entryAttr(n, n.state)
 		if !errors.Is(err, graveler.NotFound) || try > 3 {
 			return a, err
 		}
@@ -280,34 +315,35 @@ func (f *FS) attrLocked(ctx context.Context, n *node) (Attr, error) {
 	}
 }
 
-func (f *FS) entryAttr(n *node) (Attr, error) {
-	e := &n.entry
+// entryAttr is what a node's attributes are by what is known of it. Hold n.mu.
+func (f *FS) entryAttr(n *node, s *state) (Attr, error) {
+	e := &s.entry
 	a := Attr{Ino: n.ino, Nlink: 1, UID: f.cfg.UID, GID: f.cfg.GID, Still: !n.v.writable, Mtime: e.Mtime()}
 	a.Writing = n.stale.Load() || f.shared(n.v)
 	a.Brief = f.distant(n.v)
 	a.Moves = n.v.moves && n.parent != nil && n.parent.kind == kindRepo
-	known := n.hasPerm
+	known := s.hasPerm
 	if known {
-		a.UID, a.GID = n.perm.UID, n.perm.GID
+		a.UID, a.GID = s.perm.UID, s.perm.GID
 	}
 	changed := e.Changed
 	if n.kind == kindDir {
-		a.Nlink = uint32(max(n.subdirs, 0) + 1)
+		a.Nlink = uint32(max(s.subdirs, 0) + 1)
 		a.Mode = syscall.S_IFDIR | 0o755
-		if known && n.has {
-			a.Mode = modeOf(n.perm.Mode|fs.ModeDir) | syscall.S_IFDIR
+		if known && s.has {
+			a.Mode = modeOf(s.perm.Mode|fs.ModeDir) | syscall.S_IFDIR
 		}
-		if !n.has {
+		if !s.has {
 			a.UID, a.GID = f.cfg.UID, f.cfg.GID
 			a.Mtime = n.v.commit.Created
 		}
-		if !n.changed.IsZero() {
-			a.Mtime = n.changed
+		if !s.changed.IsZero() {
+			a.Mtime = s.changed
 		}
 	} else {
 		a.Mode = syscall.S_IFREG | 0o644
 		if known {
-			a.Mode = modeOf(n.perm.Mode &^ fs.ModeDir)
+			a.Mode = modeOf(s.perm.Mode &^ fs.ModeDir)
 		}
 		a.Size = uint64(e.Size)
 		if target, ok := symlink(e); ok {
@@ -327,8 +363,8 @@ func (f *FS) entryAttr(n *node) (Attr, error) {
 		if e.Pending != "" {
 			var info spill.Info
 			var err error
-			if n.content != nil {
-				info, err = n.content.Stat()
+			if s.content != nil {
+				info, err = s.content.Stat()
 			} else {
 				info, err = f.cfg.Spill.Stat(e.Pending)
 			}
@@ -347,8 +383,8 @@ func (f *FS) entryAttr(n *node) (Attr, error) {
 	if a.Mtime.After(a.Ctime) && (changed.IsZero() || a.Mtime.Before(time.Now())) {
 		a.Ctime = a.Mtime
 	}
-	if n.ctime.After(a.Ctime) {
-		a.Ctime = n.ctime
+	if s.ctime.After(a.Ctime) {
+		a.Ctime = s.ctime
 	}
 	return a, nil
 }

@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,29 +49,38 @@ type dentry struct {
 	name   string
 }
 
-// node is one file or directory that the protocol knows.
+// node is one file or directory that the protocol knows. There may be as many as the kernel has names, so one that was only listed is
+// small: a place and a number.
 type node struct {
-	id   NodeID
-	ino  uint64
-	kind kind
-	repo graveler.RepositoryID // of kindRepo
-	v    *version              // from a version's root down
+	id NodeID
+	// mu guards valid and what is in state, but for its names, and is taken after FS.moving and before FS.mu.
+	mu sync.Mutex
+	// stale is set, without mu, when others changed what valid vouches for.
+	stale    atomic.Bool
+	kind     kind
+	valid    bool // entry is what the engine has, unless stale
+	ino      uint64
+	v        *version // from a version's root down
+	children map[string]*node
 
 	// Guarded by FS.mu.
-	dentry            // where it stands; for one that is gone, where it stood
-	also     []dentry // its other names, of a file with several
-	children map[string]*node
-	lookups  uint64
+	lookups  uint32
 	gone     bool // removed: reachable through handles alone
 	unnamed  bool // never had a name: an O_TMPFILE
 	nameless bool // nor can it be given one: with O_EXCL
+	recent   bool // looked at since the last sweep passed by
+	dentry        // where it stands; for one that is gone, where it stood
 
-	// stale is set, without mu, when others changed what valid vouches for.
-	stale atomic.Bool
+	// What is known beyond that; nil of what was only listed. It is made under FS.mu, see FS.keep, and stays.
+	*state
+}
 
-	// mu guards what follows, and is taken after FS.moving and before FS.mu.
-	mu      sync.Mutex
-	valid   bool // entry is what the engine has, unless stale
+// state is what is known of a node that was looked at.
+type state struct {
+	repo graveler.RepositoryID // of kindRepo
+
+	also []dentry // its other names, of a file with several. Guarded by FS.mu
+
 	entry   graveler.Entry
 	perm    graveler.Permissions // of entry, if hasPerm
 	hasPerm bool
@@ -80,10 +90,28 @@ type node struct {
 	subdirs int       // 1 + the count of subdirectories where it is known, else 0
 	writers int
 	readers int
+	loose   bool        // it lost its name to another content, see renew: who opens it means the other
 	locked  bool        // somebody has had a lock on it
 	content *spill.File // open while the file is being written, or read before it is settled
 	wopen   bool        // content is open for writing
 	passing             // how the kernel reads and writes it
+}
+
+// keep makes sure that a node has a state. Hold FS.mu.
+func (f *FS) keep(n *node) *node {
+	if n.state == nil {
+		n.state = new(state)
+		f.weigh(stateCost)
+	}
+	return n
+}
+
+// others are a node's names but the first. Hold FS.mu.
+func (n *node) others() []dentry {
+	if n.state == nil {
+		return nil
+	}
+	return n.also
 }
 
 func (n *node) isDir() bool { return n.kind <= kindDir || n.kind == kindCtlDir }
@@ -93,8 +121,13 @@ func (n *node) fresh() bool { return n.valid && !n.stale.Load() }
 
 // set takes what the engine, or a change of this tree's, says that the entry is. Hold n.mu.
 func (n *node) set(e graveler.Entry) {
-	n.valid, n.entry = true, e
-	n.perm, n.hasPerm = permissions(&e)
+	n.valid = true
+	n.state.set(e)
+}
+
+func (s *state) set(e graveler.Entry) {
+	s.entry = e
+	s.perm, s.hasPerm = permissions(&e)
 }
 
 // pathOf is a node's path in its version. Hold moving.
@@ -136,7 +169,18 @@ func (f *FS) node(id NodeID) (*node, error) {
 	if n == nil {
 		return nil, fmt.Errorf("node %d: %w", id, graveler.Stale)
 	}
-	return n, nil
+	n.recent = true
+	return f.keep(n), nil
+}
+
+// knownChild is the node of a name in a directory, nil if there is none.
+func (f *FS) knownChild(dir *node, name string) *node {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n := dir.children[name]; n != nil {
+		return f.keep(n)
+	}
+	return nil
 }
 
 // child returns the node of a name, a new one if there is none of this kind and number, with one lookup more.
@@ -147,28 +191,44 @@ func (f *FS) child(parent *node, name string, k kind, v *version, ino uint64) *n
 }
 
 func (f *FS) childLocked(parent *node, name string, k kind, v *version, ino uint64) *node {
+	n := f.keep(f.listedLocked(parent, name, k, v, ino))
+	if k == kindRepo {
+		n.repo = graveler.RepositoryID(name)
+	}
+	return n
+}
+
+// listedLocked is childLocked of what nobody asked for: the node has no state unless it had one.
+func (f *FS) listedLocked(parent *node, name string, k kind, v *version, ino uint64) *node {
 	n := parent.children[name]
 	if n != nil && (n.kind != k || ino != 0 && n.ino != ino || n.v != v && (n.v == nil || v == nil || vKey(n.v) != vKey(v))) {
 		f.cut(n, dentry{parent, name})
 		n = nil
 	}
 	if n == nil {
-		n = &node{id: f.nextID, ino: ino, kind: k, v: v, dentry: dentry{parent, name}}
-		f.nextID++
+		name = strings.Clone(name) // it may be the end of a path, or of a buffer
+		n = &node{ino: ino, kind: k, v: v, dentry: dentry{parent, name}}
 		if n.isDir() {
 			n.children = map[string]*node{}
-		}
-		if k == kindRepo {
-			n.repo = graveler.RepositoryID(name)
 		}
 		if ino == 0 {
 			n.ino = specialNumber(n)
 		}
-		f.nodes[n.id] = n
+		f.enter(n)
 		parent.children[name] = n
+		f.grown(parent)
 	}
 	n.lookups++
 	return n
+}
+
+// enter gives a new node its id. Hold FS.mu.
+func (f *FS) enter(n *node) {
+	n.id = f.nextID
+	f.nextID++
+	f.nodes[n.id] = n
+	f.order.push(n.id, f.nodes)
+	f.weigh(n.cost())
 }
 
 type versionKey struct {
@@ -189,12 +249,14 @@ type fileKey struct {
 func (f *FS) cut(n *node, d dentry) {
 	if d.parent != nil && d.parent.children[d.name] == n {
 		delete(d.parent.children, d.name)
+		f.shrink(d.parent)
 	}
 	switch {
 	case n.dentry != d:
-		n.also = slices.DeleteFunc(n.also, func(a dentry) bool { return a == d })
-	case len(n.also) > 0:
-		n.dentry, n.also = n.also[0], n.also[1:]
+		f.keep(n).also = slices.DeleteFunc(n.also, func(a dentry) bool { return a == d })
+	case len(n.others()) > 0:
+		f.place(n, n.also[0])
+		n.also = n.also[1:]
 	default:
 		n.gone = true
 		if n.v != nil && f.several[fileKey{vKey(n.v), n.ino}] == n {
@@ -210,12 +272,20 @@ func (f *FS) hang(n *node, d dentry) {
 	} else if old != nil {
 		f.cut(old, d)
 	}
-	d.parent.children[d.name] = n
+	d.parent.children[d.name] = f.keep(n)
 	if n.gone {
-		n.dentry, n.also, n.gone, n.unnamed = d, nil, false, false
+		f.place(n, d)
+		n.also, n.gone, n.unnamed = nil, false, false
 	} else {
 		n.also = append(n.also, d)
 	}
+}
+
+// place makes a node's first name another. Hold FS.mu.
+func (f *FS) place(n *node, d dentry) {
+	f.weigh(-n.cost())
+	n.dentry = d
+	f.weigh(n.cost())
 }
 
 // Forget takes lookups off a node; at none it is freed.
@@ -226,7 +296,7 @@ func (f *FS) Forget(id NodeID, lookups uint64) {
 	if n == nil || id == RootID {
 		return
 	}
-	n.lookups -= min(n.lookups, lookups)
+	n.lookups -= uint32(min(uint64(n.lookups), lookups))
 	f.free(n)
 }
 
@@ -236,10 +306,12 @@ func (f *FS) free(n *node) {
 		return
 	}
 	delete(f.nodes, n.id)
+	delete(f.peaks, n)
+	f.weigh(-n.cost())
 	if n.gone {
 		return
 	}
-	names := append([]dentry{n.dentry}, n.also...)
+	names := append([]dentry{n.dentry}, n.others()...)
 	for _, d := range names {
 		f.cut(n, d)
 	}

@@ -14,8 +14,7 @@ type passing struct {
 	passes  int // handles that go to the local file
 	caches  int // handles that ask
 	backing int32
-	source  *os.File // opened for the kernel alone; nil if it goes to the node's content
-	kept    string   // address of the object whose pages the kernel may have
+	kept    string // address of the object whose pages the kernel may have
 }
 
 // passFrom is the size in bytes from which a committed file is passed. A smaller one is read in one request, and then is in the page
@@ -70,18 +69,11 @@ func (f *FS) pass(n *node, fl *file) bool {
 		if src = f.objectFile(n); src == nil {
 			return false
 		}
-		n.source = src
+		defer src.Close() // the kernel has it then
 	}
 	id, ok := f.passer.Register(src)
-	if !ok {
-		if n.source != nil {
-			n.source.Close()
-			n.source = nil
-		}
-		return false
-	}
 	n.backing = id
-	return true
+	return ok
 }
 
 // objectFile opens the local file that is a node's object, if there is one of the right size.
@@ -132,10 +124,6 @@ func (f *FS) unpass(fl *file) {
 		return
 	}
 	f.passer.Unregister(n.backing)
-	if n.source != nil {
-		n.source.Close()
-		n.source = nil
-	}
 }
 
 // copierFrom is the size in bytes of a committed file whose reader may be about to copy it.

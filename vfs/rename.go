@@ -172,9 +172,7 @@ func (f *FS) renameFile(ctx context.Context, m *moveOp, changes []graveler.Chang
 	if exists {
 		f.dropName(m.b, m.newName, rest)
 	}
-	f.mu.Lock()
-	n := m.a.children[m.oldName]
-	f.mu.Unlock()
+	n := f.knownChild(m.a, m.oldName)
 	if n == nil {
 		return nil
 	}
@@ -274,7 +272,7 @@ func (f *FS) moveNode(m *moveOp) {
 		f.cut(old, dentry{m.b, m.newName})
 	}
 	if n != nil {
-		f.rehang(n, dentry{m.a, m.oldName}, dentry{m.b, m.newName})
+		f.rehang(f.keep(n), dentry{m.a, m.oldName}, dentry{m.b, m.newName})
 		if n.kind == kindDir {
 			n.doubt()
 		}
@@ -295,12 +293,12 @@ func (f *FS) moveNode(m *moveOp) {
 func (f *FS) rehang(n *node, from, to dentry) {
 	delete(from.parent.children, from.name)
 	to.parent.children[to.name] = n
-	n.relabel(from, to)
+	f.relabel(n, from, to)
 }
 
-func (n *node) relabel(from, to dentry) {
+func (f *FS) relabel(n *node, from, to dentry) {
 	if n.dentry == from {
-		n.dentry = to
+		f.place(n, to)
 	}
 	for i := range n.also {
 		if n.also[i] == from {
@@ -324,13 +322,13 @@ func (f *FS) swapNodes(m *moveOp) {
 	delete(m.a.children, m.oldName)
 	delete(m.b.children, m.newName)
 	if x != nil {
-		m.b.children[m.newName] = x
-		x.relabel(at, to)
+		m.b.children[m.newName] = f.keep(x)
+		f.relabel(x, at, to)
 		x.doubt()
 	}
 	if y != nil {
-		m.a.children[m.oldName] = y
-		y.relabel(to, at)
+		m.a.children[m.oldName] = f.keep(y)
+		f.relabel(y, to, at)
 		y.doubt()
 	}
 	f.mu.Unlock()

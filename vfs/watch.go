@@ -17,6 +17,7 @@ import (
 func (f *FS) Watch(ctx context.Context) {
 	events := f.eng.Watch(ctx, 0)
 	f.work.Go(func() { f.ahead.follow(ctx) })
+	f.work.Go(func() { f.sweep(ctx) })
 	go func() {
 		for ev, err := range events {
 			if err != nil {
@@ -71,7 +72,7 @@ func (f *FS) affected(repo graveler.RepositoryID, ref graveler.Ref, paths []stri
 				if n.parent != nil {
 					names = append(names, named{n.parent.id, n.name, n})
 				}
-				for _, d := range n.also {
+				for _, d := range n.others() {
 					names = append(names, named{d.parent.id, d.name, n})
 				}
 			}
