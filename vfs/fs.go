@@ -4,7 +4,7 @@
 // The files: fs.go has the tree, node.go the node table; tree.go what lies above the entries, repositories and refs; lookup.go names
 // and attributes; file.go open files; dir.go directories; change.go what makes and removes, rename.go what renames; link.go files of
 // several names; attr.go what sets attributes; xattr.go extended ones; lock.go file locks; copy.go copies between files; control.go
-// the control directory; watch.go what others change, peers.go what other trees of the same engine do.
+// the control directory; identity.go what protocols without an open need; watch.go what others change, peers.go what other trees of the same engine do.
 package vfs
 
 import (
@@ -69,6 +69,8 @@ type Config struct {
 	// ReadOnly refuses all changes.
 	ReadOnly    bool
 	SyncOnClose bool
+	// ControlSizes makes Getattr tell the size of control files, which it has to make for that: for protocols that read no further.
+	ControlSizes bool
 	// ReadAhead bounds, in bytes, the small files that are fetched ahead of who reads a directory's files in order; 0 is none.
 	ReadAhead int64
 	UID, GID  uint32 // owner of what has none recorded
@@ -162,6 +164,7 @@ type Attr struct {
 	Ctime   time.Time
 	Still   bool // nothing can ever change it
 	Writing bool // somebody else may be changing it now: it holds for no time at all
+	Gone    bool // it has no name any more
 	Moves   bool // the name may come to mean another node without an event, as @main~1 does
 }
 

@@ -14,11 +14,11 @@ import (
 	"github.com/lakefsfs/lakefsfs/spill"
 )
 
-// ctlName is the control directory's name.
-const ctlName = ".lakefs"
+// ControlName is the control directory's name.
+const ControlName = ".lakefs"
 
-// objectName is the file in a directory's control directory that holds the object of the directory's own key.
-const objectName = "object"
+// ObjectName is the file in a directory's control directory that holds the object of the directory's own key.
+const ObjectName = "object"
 
 // Lookup finds a name in a directory, and counts one lookup of its node.
 func (f *FS) Lookup(ctx context.Context, parent NodeID, name string) (NodeID, Attr, error) {
@@ -55,7 +55,7 @@ func (f *FS) lookup(ctx context.Context, p *node, name string) (*node, error) {
 	}
 	f.moving.RLock()
 	defer f.moving.RUnlock()
-	if name == ctlName {
+	if name == ControlName {
 		return f.child(p, name, kindCtlDir, p.v, 0), nil
 	}
 	if n := f.known(p, name); n != nil {
@@ -207,7 +207,7 @@ func (f *FS) refresh(ctx context.Context, n *node) error {
 }
 
 // objectPath is the key of the object that is read at <dir>/.lakefs/object.
-func objectPath(p string) string { return p[:len(p)-len("/"+ctlName+"/"+objectName)] }
+func objectPath(p string) string { return p[:len(p)-len("/"+ControlName+"/"+ObjectName)] }
 
 // Getattr returns a node's attributes.
 func (f *FS) Getattr(ctx context.Context, id NodeID) (Attr, error) {
@@ -233,7 +233,7 @@ func (f *FS) attr(ctx context.Context, n *node) (Attr, error) {
 			a.Mode |= 0o222
 		}
 		a.Writing = true // its size is known by reading
-		if f.Still() {
+		if f.Still() || f.cfg.ControlSizes {
 			// There it is read without an open.
 			text, err := f.cfg.Control.Read(ctx, n.v.repo, n.v.ref, n.name)
 			if err != nil {
@@ -270,6 +270,7 @@ func (f *FS) entryAttr(n *node) (Attr, error) {
 	e := &n.entry
 	a := Attr{Ino: n.ino, Nlink: 1, UID: f.cfg.UID, GID: f.cfg.GID, Still: !n.v.writable, Mtime: e.Mtime()}
 	a.Writing = n.stale.Load() || f.shared(n.v)
+	a.Gone = f.isGone(n)
 	a.Moves = n.v.moves && n.parent != nil && n.parent.kind == kindRepo
 	known := n.hasPerm
 	if known {
@@ -289,6 +290,7 @@ func (f *FS) entryAttr(n *node) (Attr, error) {
 		if !n.changed.IsZero() {
 			a.Mtime = n.changed
 		}
+		a.Mtime = later(a.Mtime, &n.names)
 	} else {
 		a.Mode = syscall.S_IFREG | 0o644
 		if known {
@@ -305,7 +307,7 @@ func (f *FS) entryAttr(n *node) (Attr, error) {
 		if e.Metadata[graveler.MetaLinks] != "" {
 			a.Nlink = uint32(len(e.Links()))
 		}
-		if n.gone {
+		if a.Gone {
 			a.Nlink = 0
 		}
 		a.Blocks = (a.Size + 511) / 512
@@ -334,6 +336,9 @@ func (f *FS) entryAttr(n *node) (Attr, error) {
 	}
 	if n.ctime.After(a.Ctime) {
 		a.Ctime = n.ctime
+	}
+	if n.kind == kindDir {
+		a.Ctime = later(a.Ctime, &n.any)
 	}
 	return a, nil
 }

@@ -67,6 +67,7 @@ type node struct {
 
 	// stale is set, without mu, when others changed what valid vouches for.
 	stale atomic.Bool
+	outer
 
 	// mu guards what follows, and is taken after FS.moving and before FS.mu.
 	mu      sync.Mutex

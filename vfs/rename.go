@@ -50,7 +50,7 @@ func (f *FS) Rename(ctx context.Context, from NodeID, oldName string, to NodeID,
 	if len(newName) > 255 {
 		return graveler.TooLarge
 	}
-	if oldName == ctlName || newName == ctlName {
+	if oldName == ControlName || newName == ControlName {
 		return graveler.Denied
 	}
 	f.moving.Lock()
