@@ -25,6 +25,7 @@ type State struct {
 	Version string              `json:"version"`
 	Replica local.ReplicaStatus `json:"replica"`
 	Mounts  []MountInfo         `json:"mounts"`
+	Exports []ExportInfo        `json:"exports"`
 }
 
 type nothing struct{ X bool }

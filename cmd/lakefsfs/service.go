@@ -260,6 +260,13 @@ func (a *app) clusterCmd() *cobra.Command {
 			return a.printJSON(s)
 		}
 		fmt.Fprintf(a.out, "data      %s\npid       %d\nvoter     %s (%s), the only one: metadata is on this machine alone\nterm      %s\napplied   %d of %d\n", s.Data, s.PID, s.Replica.Node, s.Replica.State, s.Replica.Term, s.Replica.Applied, s.Replica.LastLog)
+		for _, e := range s.Exports {
+			mode := ""
+			if e.ReadOnly {
+				mode = ", read-only"
+			}
+			fmt.Fprintf(a.out, "export    %s at %s%s\n", e.Path, e.Address, mode)
+		}
 		return nil
 	})
 	return group("cluster", "the metadata's replicas", status)
@@ -308,7 +315,7 @@ func (a *app) doctorCmd() *cobra.Command {
 		if err == nil {
 			s, err = c.State(ctx)
 		}
-		add("daemon", err, fmt.Sprintf("pid %d, data %s, %d mounts", s.PID, s.Data, len(s.Mounts)))
+		add("daemon", err, fmt.Sprintf("pid %d, data %s, %d mounts, %d exports", s.PID, s.Data, len(s.Mounts), len(s.Exports)))
 		if err == nil {
 			fi, err := os.Stat(s.Data)
 			if err == nil && fi.Mode().Perm()&0o077 != 0 {
