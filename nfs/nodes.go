@@ -218,7 +218,7 @@ func (s *Server) adopt(x *exports, id vfs.NodeID, home *uint64) (*node, error) {
 		return nil, err
 	}
 	if home == nil {
-		home = &i.Parent
+		home = &i.Home
 	}
 	h := handleOf(&i, x.id, 0, *home)
 	n := &node{fh: string(s.seal.seal(&h)), x: x, tree: t, id: id, form: i.Form, branch: i.Branch, v: version{i.Repo, i.Ref}, home: *home, fsid: fsidOf(version{i.Repo, i.Ref}, i.Branch), born: time.Now(),

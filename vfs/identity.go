@@ -17,6 +17,9 @@ import (
 
 // What follows is for protocols without an open and a close, and with names for files that outlive the tree: NFS.
 
+// homeRoot is graveler.Entry.Home of what was in the root.
+const homeRoot = 1
+
 // Form tells what a node is.
 type Form uint8
 
@@ -39,10 +42,10 @@ type Identity struct {
 	Branch bool
 	Path   string // in the version; of a control directory or a file in it, that of the directory which has it
 	Name   string // of a control file
-	// Number is the inode number, 0 of a version's root, and Parent that of the directory that it is in, 0 if that is the version's root.
-	// Of a control directory, or of what is in it, they are those of the directory which has it.
-	Number, Parent uint64
-	Gone   bool   // it has no name any more
+	// Number is the inode number, 0 of a version's root. Home is that of the directory where it was made, as far as is known, 0 if that is
+	// the version's root: both stay. Of a control directory, or of what is in it, they are those of the directory which has it.
+	Number, Home uint64
+	Gone         bool // it has no name any more
 }
 
 // Identity tells what a node is.
@@ -52,25 +55,37 @@ func (f *FS) Identity(id NodeID) (Identity, error) {
 		return Identity{}, err
 	}
 	f.mu.Lock()
+	at := n // what the handle's words are of
+	switch n.kind {
+	case kindCtlDir:
+		at = n.parent
+	case kindCtlFile, kindObject:
+		at = n.parent.parent
+	}
+	f.mu.Unlock()
+	at.mu.Lock()
+	home := at.entry.Home
+	at.mu.Unlock()
+	f.mu.Lock()
 	defer f.mu.Unlock()
 	i := Identity{Form: Form(n.kind), Gone: n.gone, Repo: n.repo}
 	if n.v == nil {
 		return i, nil
 	}
-	i.Repo, i.Ref, i.Branch = n.v.repo, n.v.ref, n.v.writable
-	at := n
-	switch n.kind {
-	case kindCtlDir:
-		at = n.parent
-	case kindCtlFile, kindObject:
-		at, i.Name = n.parent.parent, n.name
+	i.Repo, i.Ref, i.Branch, i.Path = n.v.repo, n.v.ref, n.v.writable, at.path()
+	if n.kind == kindCtlFile {
+		i.Name = n.name
 	}
-	i.Path = at.path()
-	if at.parent != nil && at.parent.v != nil {
-		i.Number = at.ino
-		if at.parent.parent != nil && at.parent.parent.v != nil {
-			i.Parent = at.parent.ino
-		}
+	if at.parent == nil || at.parent.v == nil {
+		return i, nil // a version's root
+	}
+	i.Number = at.ino
+	switch up := at.parent; {
+	case home == homeRoot:
+	case home != 0:
+		i.Home = n.v.mix(home)
+	case up.parent != nil && up.parent.v != nil:
+		i.Home = up.ino
 	}
 	return i, nil
 }

@@ -256,6 +256,11 @@ func number(v *version, e *graveler.Entry, path string) uint64 {
 	if x == 0 {
 		x = graveler.InodeOf(path)
 	}
+	return v.mix(x)
+}
+
+// mix makes a number of an entry's one of the version's.
+func (v *version) mix(x uint64) uint64 {
 	x ^= v.seed
 	// A bijection (Stafford's variant 13 of MurmurHash3's finalizer): different files of a version keep different numbers.
 	x ^= x >> 30
