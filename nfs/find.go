@@ -436,25 +436,3 @@ func (f *finder) homeOf(number uint64) (string, bool) {
 	}
 	return f.at[f.files[i].dir], true
 }
-
-// inCommit finds a path by its hash.
-func (t *tree) inCommit(ctx context.Context, v version, root vfs.NodeID, h *handle) (vfs.NodeID, error) {
-	path, found := "", false
-	err := t.fs.Scan(ctx, v.repo, v.ref, func(n vfs.Numbered) bool {
-		key := n.Path
-		if n.Dir {
-			key += "/"
-		}
-		if found = pathHash(key) == h.path; found {
-			path = n.Path
-		}
-		return !found
-	})
-	if err == nil && !found {
-		err = statusStale
-	}
-	if err != nil {
-		return 0, err
-	}
-	return t.walk(ctx, root, path)
-}

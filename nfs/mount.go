@@ -106,7 +106,7 @@ func (q *request) mount(ctx context.Context, path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	n, err := q.s.adopt(x, id, nil)
+	n, err := q.s.adopt(ctx, x, id, nil)
 	if err != nil {
 		return "", err
 	}

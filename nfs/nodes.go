@@ -21,6 +21,7 @@ type tree struct {
 	mu      sync.Mutex // guards what follows
 	refs    map[uint64]version
 	finders map[version]*finder
+	commits commits
 }
 
 // version is a branch or a commit.
@@ -194,7 +195,7 @@ func (s *Server) node(ctx context.Context, q *request, fh []byte) (*node, error)
 		}
 		return nil, err
 	}
-	n, err := s.adopt(x, id, &h.home)
+	n, err := s.adopt(ctx, x, id, &h.home)
 	if err == nil && n.fh != string(fh) {
 		s.nodes.unpin(n)
 		return nil, statusStale
@@ -203,7 +204,7 @@ func (s *Server) node(ctx context.Context, q *request, fh []byte) (*node, error)
 }
 
 // adopt makes a node of a vfs node, with the one lookup of it that the caller has. home is that of the handle that led there, if any.
-func (s *Server) adopt(x *exports, id vfs.NodeID, home *uint64) (*node, error) {
+func (s *Server) adopt(ctx context.Context, x *exports, id vfs.NodeID, home *uint64) (*node, error) {
 	t := x.tree
 	if n := s.nodes.pinKey(nodeKey{t, id, x.id}); n != nil {
 		t.fs.Forget(id, 1)
@@ -220,7 +221,14 @@ func (s *Server) adopt(x *exports, id vfs.NodeID, home *uint64) (*node, error) {
 	if home == nil {
 		home = &i.Home
 	}
-	h := handleOf(&i, x.id, 0, *home)
+	var slot uint32
+	if i.Form >= vfs.FormDir && !i.Branch && i.Path != "" {
+		if slot, err = t.slotOf(ctx, version{i.Repo, i.Ref}, pathKey(&i)); err != nil {
+			t.fs.Forget(id, 1)
+			return nil, err
+		}
+	}
+	h := handleOf(&i, x.id, slot, *home)
 	n := &node{fh: string(s.seal.seal(&h)), x: x, tree: t, id: id, form: i.Form, branch: i.Branch, v: version{i.Repo, i.Ref}, home: *home, fsid: fsidOf(version{i.Repo, i.Ref}, i.Branch), born: time.Now(),
 		root: i.Form == vfs.FormTop || i.Form == vfs.FormRepo || i.Form == vfs.FormDir && i.Path == ""}
 	return s.nodes.add(n), nil

@@ -359,15 +359,32 @@ type Numbered struct {
 
 // Scan yields each file and each directory of a version with its number, until yield returns false. It reads all entries.
 func (f *FS) Scan(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, yield func(Numbered) bool) error {
+	return f.scan(ctx, repo, ref, "", func(string) bool { return true }, yield)
+}
+
+// Cuts tells where the entries of a commit are cut into parts: the last path of each.
+func (f *FS) Cuts(ctx context.Context, repo graveler.RepositoryID, commit graveler.Ref) ([]string, error) {
+	return f.eng.Cuts(ctx, repo, graveler.CommitID(commit))
+}
+
+// ScanPart is Scan of the entries of a part, which come after a path up to another, with all directories that they are in.
+func (f *FS) ScanPart(ctx context.Context, repo graveler.RepositoryID, commit graveler.Ref, after, last string, yield func(Numbered) bool) error {
+	return f.scan(ctx, repo, commit, after, func(path string) bool { return path <= last }, yield)
+}
+
+func (f *FS) scan(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, after string, within func(path string) bool, yield func(Numbered) bool) error {
 	v, err := f.resolve(ctx, repo, ref)
 	if err != nil {
 		return err
 	}
 	var none graveler.Entry
 	dir := ""
-	for l, err := range f.eng.List(ctx, v.repo, v.ref, engine.ListQuery{}) {
+	for l, err := range f.eng.List(ctx, v.repo, v.ref, engine.ListQuery{After: after}) {
 		if err != nil {
 			return err
+		}
+		if !within(l.Path) {
+			return nil
 		}
 		// The directories on the way that the entry before it wasn't in, without those whose markers come now.
 		for at := strings.IndexByte(l.Path, '/'); at >= 0; {

@@ -305,6 +305,26 @@ func (w *version) lookup(ctx context.Context, path string, f *graveler.Found) er
 	return c.Err()
 }
 
+// Cuts tells where a commit's ranges end.
+func (e *Engine) Cuts(ctx context.Context, repo graveler.RepositoryID, commit graveler.CommitID) (cuts []string, err error) {
+	err = e.peek(func(v *replica.View) error {
+		w, _, err := e.version(ctx, v, repo, graveler.Ref(commit))
+		if err != nil {
+			return err
+		}
+		rs, err := w.s.tables.Ranges(ctx, w.meta)
+		if err != nil {
+			return err
+		}
+		cuts = make([]string, len(rs))
+		for i := range rs {
+			cuts[i] = rs[i].MaxKey
+		}
+		return nil
+	})
+	return cuts, err
+}
+
 // List yields entries.
 func (e *Engine) List(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, q engine.ListQuery) iter.Seq2[graveler.Listed, error] {
 	return func(yield func(graveler.Listed, error) bool) {

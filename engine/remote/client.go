@@ -148,6 +148,11 @@ func (c *Client) Stat(ctx context.Context, repo graveler.RepositoryID, ref grave
 	return call[graveler.Entry](ctx, c, "Stat", refReq{repo, ref, path})
 }
 
+// Cuts is engine.Engine's.
+func (c *Client) Cuts(ctx context.Context, repo graveler.RepositoryID, commit graveler.CommitID) ([]string, error) {
+	return call[[]string](ctx, c, "Cuts", refReq{Repo: repo, Ref: graveler.Ref(commit)})
+}
+
 // Lookup is engine.Engine's.
 func (c *Client) Lookup(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, path string) (graveler.Found, error) {
 	return call[graveler.Found](ctx, c, "Lookup", refReq{repo, ref, path})

@@ -125,6 +125,9 @@ func Register(m *http.ServeMux, e engine.Engine) {
 	unary(mux, "SetRules", func(ctx context.Context, r rulesReq) (none, error) { return nothing(e.SetRules(ctx, r.Repo, r.Rules)) })
 
 	unary(mux, "Stat", func(ctx context.Context, r refReq) (graveler.Entry, error) { return e.Stat(ctx, r.Repo, r.Ref, r.Path) })
+	unary(mux, "Cuts", func(ctx context.Context, r refReq) ([]string, error) {
+		return e.Cuts(ctx, r.Repo, graveler.CommitID(r.Ref))
+	})
 	unary(mux, "Lookup", func(ctx context.Context, r refReq) (graveler.Found, error) {
 		return e.Lookup(ctx, r.Repo, r.Ref, r.Path)
 	})
