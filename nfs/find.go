@@ -283,7 +283,7 @@ func (t *tree) within(ctx context.Context, v version, root vfs.NodeID, h *handle
 	f := t.finder(v)
 	for _, look := range []func() (string, bool, error){
 		func() (string, bool, error) { return f.dir(h.number) },
-		func() (string, bool, error) { return t.inHome(ctx, f, root, h) },
+		func() (string, bool, error) { return t.inHome(ctx, f, root, v, h) },
 		func() (string, bool, error) { return t.scan(ctx, f, v, root, h) },
 	} {
 		path, ok, err := look()
@@ -321,6 +321,18 @@ func (t *tree) finder(v version) *finder {
 	return f
 }
 
+// learnDir notes where a directory is.
+func (f *finder) learnDir(number uint64, path string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.dirs) < maxDirs {
+		f.dirs[number] = path
+	}
+}
+
+// maxDirs bounds the directories of a version whose place is known without a scan of it.
+const maxDirs = 1 << 20
+
 func (f *finder) dir(number uint64) (string, bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -329,7 +341,7 @@ func (f *finder) dir(number uint64) (string, bool, error) {
 }
 
 // inHome looks for a number in the directory that its handle tells.
-func (t *tree) inHome(ctx context.Context, f *finder, root vfs.NodeID, h *handle) (string, bool, error) {
+func (t *tree) inHome(ctx context.Context, f *finder, root vfs.NodeID, v version, h *handle) (string, bool, error) {
 	home, ok := "", h.home == 0
 	if !ok {
 		home, ok, _ = f.dir(h.home)
@@ -337,11 +349,11 @@ func (t *tree) inHome(ctx context.Context, f *finder, root vfs.NodeID, h *handle
 	if !ok {
 		return "", false, nil
 	}
-	return t.inDir(ctx, root, home, h.number)
+	return t.inDir(ctx, root, v, home, h.number)
 }
 
 // inDir looks for a number in a directory.
-func (t *tree) inDir(ctx context.Context, root vfs.NodeID, home string, number uint64) (string, bool, error) {
+func (t *tree) inDir(ctx context.Context, root vfs.NodeID, v version, home string, number uint64) (string, bool, error) {
 	dir := root
 	if home != "" {
 		var err error
@@ -350,17 +362,11 @@ func (t *tree) inDir(ctx context.Context, root vfs.NodeID, home string, number u
 		}
 		defer t.fs.Forget(dir, 1)
 	}
-	path, found := "", false
-	err := t.each(ctx, dir, func(e *vfs.DirEntry) bool {
-		if found = e.Ino == number; found {
-			path = strings.TrimPrefix(home+"/"+e.Name, "/")
-		}
-		return !found
-	})
+	name, found, err := t.large.find(ctx, t, dirKey{v, home}, dir, number)
 	if graveler.KindOf(err) == graveler.NotDir {
 		err = nil
 	}
-	return path, found, err
+	return strings.TrimPrefix(home+"/"+name, "/"), found, err
 }
 
 // scan looks for a number in the whole version, and learns where everything is. One scan is made at a time; to be asked for deleted
@@ -383,7 +389,7 @@ func (t *tree) scan(ctx context.Context, f *finder, v version, root vfs.NodeID, 
 	if !ok {
 		return "", false, nil
 	}
-	return t.inDir(ctx, root, home, h.number)
+	return t.inDir(ctx, root, v, home, h.number)
 }
 
 // learnAll reads a whole version.

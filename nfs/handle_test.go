@@ -329,3 +329,42 @@ func TestSmallTable(t *testing.T) {
 		t.Errorf("%d nodes are kept for 20 handles", n)
 	}
 }
+
+// TestLargeDirectory finds many files of one directory by their handles alone.
+func TestLargeDirectory(t *testing.T) {
+	s := newSite(t)
+	s.cfg.Nodes = 1000
+	s.restart()
+	names := s.many("big", 6000)
+	u, root := s.root("/repo/@main")
+	l, err := u.List(find(t, u, root, "big"), true)
+	if err != nil || len(l) != len(names) {
+		t.Fatalf("listed %d, %v", len(l), err)
+	}
+	check := func() {
+		t.Helper()
+		for i := 0; i < len(l); i += 7 {
+			e := l[i*2477%len(l)]
+			if a, err := u.Getattr(e.FH); err != nil || a.FileID != e.FileID {
+				t.Fatalf("%s: %+v, %v", e.Name, a, err)
+			}
+		}
+	}
+	check()
+	s.restart()
+	u = s.dial().Root()
+	check()
+	scans := 0
+	for _, f := range s.srv.trees[0].finders {
+		if !f.last.IsZero() {
+			scans++
+		}
+	}
+	if d := s.srv.trees[0].large.dirs[0]; d == nil || len(d.files) != len(names) || scans != 1 {
+		t.Errorf("the directory isn't known, or the branch was scanned %d times", scans)
+	}
+	_, err = u.Remove(find(t, u, root, "big"), l[5000].Name)
+	is(t, "remove", err, statusOK)
+	_, err = u.Getattr(l[5000].FH)
+	is(t, "getattr of what was removed", err, statusStale)
+}

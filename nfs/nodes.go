@@ -22,6 +22,7 @@ type tree struct {
 	refs    map[uint64]version
 	finders map[version]*finder
 	commits commits
+	large   largeDirs
 }
 
 // version is a branch or a commit.
@@ -227,6 +228,9 @@ func (s *Server) adopt(ctx context.Context, x *exports, id vfs.NodeID, home *uin
 			t.fs.Forget(id, 1)
 			return nil, err
 		}
+	}
+	if i.Form == vfs.FormDir && i.Branch && i.Number != 0 {
+		t.finder(version{i.Repo, i.Ref}).learnDir(i.Number, i.Path)
 	}
 	h := handleOf(&i, x.id, slot, *home)
 	n := &node{fh: string(s.seal.seal(&h)), x: x, tree: t, id: id, form: i.Form, branch: i.Branch, v: version{i.Repo, i.Ref}, home: *home, fsid: fsidOf(version{i.Repo, i.Ref}, i.Branch), born: time.Now(),
