@@ -13,7 +13,7 @@ import (
 )
 
 // put makes a file with a text.
-func put(t *testing.T, u *nfstest.User, dir nfstest.FH, name, text string) nfstest.FH {
+func put(t testing.TB, u *nfstest.User, dir nfstest.FH, name, text string) nfstest.FH {
 	t.Helper()
 	m, err := u.Create(dir, name, nfstest.Guarded, nfstest.Set{Mode: nfstest.P(uint32(0o644))})
 	is(t, "create "+name, err, statusOK)
@@ -24,7 +24,7 @@ func put(t *testing.T, u *nfstest.User, dir nfstest.FH, name, text string) nfste
 	return m.FH
 }
 
-func dir(t *testing.T, u *nfstest.User, at nfstest.FH, name string) nfstest.FH {
+func dir(t testing.TB, u *nfstest.User, at nfstest.FH, name string) nfstest.FH {
 	t.Helper()
 	m, err := u.Mkdir(at, name, 0o755)
 	is(t, "mkdir "+name, err, statusOK)

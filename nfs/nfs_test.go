@@ -23,7 +23,7 @@ import (
 
 // site is an engine with a server over it, which can be started again.
 type site struct {
-	t     *testing.T
+	t     testing.TB
 	eng   *local.Engine
 	vfs   vfs.Config
 	cfg   Config
@@ -33,11 +33,11 @@ type site struct {
 }
 
 // newSite makes an engine with a repository, and serves exports of it.
-func newSite(t *testing.T, exports ...Export) *site {
+func newSite(t testing.TB, exports ...Export) *site {
 	return newSiteOver(t, func(st object.Store) object.Store { return st }, exports...)
 }
 
-func newSiteOver(t *testing.T, over func(object.Store) object.Store, exports ...Export) *site {
+func newSiteOver(t testing.TB, over func(object.Store) object.Store, exports ...Export) *site {
 	t.Helper()
 	d := t.TempDir()
 	c, err := cache.NewCache(cache.Options{MemoryBytes: 64 << 20})
@@ -119,7 +119,7 @@ func (s *site) root(path string) (*nfstest.User, nfstest.FH) {
 }
 
 // is fails the test unless an error is a status, 0 being none.
-func is(t *testing.T, what string, err error, want status) {
+func is(t testing.TB, what string, err error, want status) {
 	t.Helper()
 	got := status(0)
 	var st nfstest.Status
