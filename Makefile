@@ -7,7 +7,7 @@ DATA ?= $(HOME)/.local/share/lakefsfs
 MOUNT ?= $(HOME)/lakefsfs
 PREFIX ?= /usr/local
 # The packages whose tests run again under the race detector.
-RACE := ./cache ./spill ./vfs ./fs ./engine/... ./control ./daemon ./graveler/...
+RACE := ./cache ./spill ./vfs ./fs ./nfs/... ./engine/... ./control ./daemon ./graveler/...
 
 .PHONY: build up down test lint bench bench-peers deps deps-run install clean fuzz soak
 
@@ -20,7 +20,7 @@ deps-run:
 
 # What the tests need.
 deps: deps-run
-	@scripts/apt getfattr:attr rsync:rsync sqlite3:sqlite3 git:git xz:xz-utils gcc:gcc tar:tar diff:diffutils
+	@scripts/apt getfattr:attr rsync:rsync sqlite3:sqlite3 git:git xz:xz-utils gcc:gcc tar:tar diff:diffutils nfs-cp:libnfs-utils
 	go mod download
 	@mkdir -p $(TOOLS)
 	@test -x $(TOOLS)/versitygw || GOBIN=$(TOOLS) go install github.com/versity/versitygw/cmd/versitygw@v1.8.0

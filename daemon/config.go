@@ -20,19 +20,21 @@ import (
 // Config is all that can be configured. Keys are read from the file, then LAKEFSFS_* environment variables (a dot is an
 // underscore: cache.memory is LAKEFSFS_CACHE_MEMORY), then flags; the later wins. docs/config.md lists them.
 type Config struct {
-	Data      string        `mapstructure:"data" doc:"directory of metadata, spilled bytes, cache and socket"`
-	Listen    string        `mapstructure:"listen" doc:"socket that the command line talks to; empty is DATA/lakefsfs.sock"`
-	Namespace string        `mapstructure:"namespace" doc:"storage URL under which repositories made without one get theirs; empty is file://DATA/objects"`
-	LocalRoot string        `mapstructure:"local_root" doc:"directory that local:// addresses of attached lakeFS namespaces lie in; empty is the directory above the namespace"`
-	Cache     CacheConfig   `mapstructure:"cache"`
-	Store     StoreConfig   `mapstructure:"store"`
-	Mounts    []MountConfig `mapstructure:"mounts" doc:"what is mounted at the start"`
-	Sync      SyncConfig    `mapstructure:"sync"`
-	Engine    EngineConfig  `mapstructure:"engine"`
-	Cluster   ClusterConfig `mapstructure:"cluster"`
-	Serve     ServeConfig   `mapstructure:"serve"`
-	TLS       TLSConfig     `mapstructure:"tls"`
-	Log       LogConfig     `mapstructure:"log"`
+	Data      string         `mapstructure:"data" doc:"directory of metadata, spilled bytes, cache and socket"`
+	Listen    string         `mapstructure:"listen" doc:"socket that the command line talks to; empty is DATA/lakefsfs.sock"`
+	Namespace string         `mapstructure:"namespace" doc:"storage URL under which repositories made without one get theirs; empty is file://DATA/objects"`
+	LocalRoot string         `mapstructure:"local_root" doc:"directory that local:// addresses of attached lakeFS namespaces lie in; empty is the directory above the namespace"`
+	Cache     CacheConfig    `mapstructure:"cache"`
+	Store     StoreConfig    `mapstructure:"store"`
+	Mounts    []MountConfig  `mapstructure:"mounts" doc:"what is mounted at the start"`
+	NFS       NFSConfig      `mapstructure:"nfs"`
+	Exports   []ExportConfig `mapstructure:"exports" doc:"what NFS clients may mount"`
+	Sync      SyncConfig     `mapstructure:"sync"`
+	Engine    EngineConfig   `mapstructure:"engine"`
+	Cluster   ClusterConfig  `mapstructure:"cluster"`
+	Serve     ServeConfig    `mapstructure:"serve"`
+	TLS       TLSConfig      `mapstructure:"tls"`
+	Log       LogConfig      `mapstructure:"log"`
 }
 
 // CacheConfig bounds the caches.
@@ -123,6 +125,7 @@ func DefaultConfig() Config {
 		Engine:  EngineConfig{Objects: "auto"},
 		Cluster: ClusterConfig{Heartbeat: 500 * time.Millisecond, SnapshotEvery: 10 * time.Minute},
 		Log:     LogConfig{Level: "info", Format: "auto"},
+		NFS:     NFSConfig{Connections: 2048, Memory: 256 << 20, Nodes: 256 << 10},
 	}
 }
 
@@ -203,7 +206,7 @@ func (c *Config) Validate() error {
 			}
 		}
 	}
-	return nil
+	return c.validateNFS()
 }
 
 // validateCluster is Validate of what goes between machines.
@@ -325,7 +328,7 @@ func Load(file string, flags map[string]any) (Config, error) {
 			continue
 		}
 		k, ok := env[name]
-		if !ok || k == "mounts" {
+		if !ok || k == "mounts" || k == "exports" {
 			return c, unknownKey("environment", strings.ToLower(strings.TrimPrefix(name, envPrefix)), keys)
 		}
 		v.Set(k, value)

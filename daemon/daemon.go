@@ -1,4 +1,4 @@
-// Package daemon turns the key: it joins object stores, cache, spill files, engine, trees and mounts into one running service,
+// Package daemon turns the key: it joins object stores, cache, spill files, engine, trees, mounts and exports into one running service,
 // by one configuration, and takes it down in the reverse order.
 package daemon
 
@@ -23,6 +23,7 @@ import (
 	"github.com/lakefsfs/lakefsfs/engine/remote"
 	"github.com/lakefsfs/lakefsfs/fs"
 	"github.com/lakefsfs/lakefsfs/graveler"
+	"github.com/lakefsfs/lakefsfs/nfs"
 	"github.com/lakefsfs/lakefsfs/object"
 	"github.com/lakefsfs/lakefsfs/vfs"
 )
@@ -42,6 +43,8 @@ type Daemon struct {
 	lis     net.Listener
 	locks   *vfs.Locks
 	ballast *ballast
+	nfs     *nfs.Server
+	nfsAddr string
 	closed  bool
 
 	mu     sync.Mutex
@@ -106,6 +109,9 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *Daemon, err erro
 		if _, err := d.Mount(ctx, MountRequest(m)); err != nil {
 			return nil, err
 		}
+	}
+	if err := d.serveNFS(ctx); err != nil {
+		return nil, err
 	}
 	return d, nil
 }
@@ -228,7 +234,7 @@ func (d *Daemon) Mounts() []MountInfo {
 	return out
 }
 
-// Close takes the daemon down: mounts first, so that all that is open is closed, then the engine, which keeps what it can't
+// Close takes the daemon down: mounts and exports first, so that all that is open is closed, then the engine, which keeps what it can't
 // upload in time for the next start. Nothing that was acknowledged is lost.
 func (d *Daemon) Close() error {
 	var errs []error
@@ -241,6 +247,9 @@ func (d *Daemon) Close() error {
 		if err := m.m.Unmount(); err != nil {
 			d.log.Warn("unmount", "err", err)
 		}
+	}
+	if d.nfs != nil {
+		errs = append(errs, d.nfs.Close())
 	}
 	d.stop()
 	d.work.Wait()

@@ -27,6 +27,7 @@ type State struct {
 	Version string              `json:"version"`
 	Replica local.ReplicaStatus `json:"replica"`
 	Mounts  []MountInfo         `json:"mounts"`
+	Exports []ExportInfo        `json:"exports"`
 }
 
 func mountPB(m MountInfo) *pb.MountInfo {
@@ -63,6 +64,9 @@ func (s mounts) State(context.Context, *pb.StateRequest) (*pb.StateResponse, err
 	for _, m := range st.Mounts {
 		p.Mounts = append(p.Mounts, mountPB(m))
 	}
+	for _, e := range st.Exports {
+		p.Exports = append(p.Exports, &pb.ExportInfo{Path: []byte(e.Path), ReadOnly: e.ReadOnly, Address: e.Address})
+	}
 	return p, nil
 }
 
@@ -97,6 +101,10 @@ func (c Client) State(ctx context.Context) (State, error) {
 	}}
 	for _, m := range p.GetMounts() {
 		s.Mounts = append(s.Mounts, mountOf(m))
+	}
+	s.Exports = []ExportInfo{}
+	for _, e := range p.GetExports() {
+		s.Exports = append(s.Exports, ExportInfo{Path: string(e.GetPath()), ReadOnly: e.GetReadOnly(), Address: e.GetAddress()})
 	}
 	return s, nil
 }

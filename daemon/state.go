@@ -20,5 +20,5 @@ func init() {
 
 // State tells how the daemon stands.
 func (d *Daemon) State() State {
-	return State{Data: d.cfg.Data, PID: os.Getpid(), Version: Version, Replica: d.meta.replica(), Mounts: d.Mounts()}
+	return State{Data: d.cfg.Data, PID: os.Getpid(), Version: Version, Replica: d.meta.replica(), Mounts: d.Mounts(), Exports: d.Exports()}
 }

@@ -117,6 +117,9 @@ type Entries interface {
 	Lookup(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, path string) (graveler.Found, error)
 	// List yields entries in byte order of their paths.
 	List(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, q ListQuery) iter.Seq2[graveler.Listed, error]
+	// Cuts tells where a commit's entries are cut into parts, at each of which a listing can begin cheaply: the last path of each part, in
+	// order. They never change.
+	Cuts(ctx context.Context, repo graveler.RepositoryID, commit graveler.CommitID) ([]string, error)
 	// Stage applies changes to a branch's staging, all or none. ReadOnly or Protected if the branch may not be written.
 	Stage(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, changes []graveler.Change) error
 	// Move renames every entry whose path starts with from to start with to instead, and removes every entry under to

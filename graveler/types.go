@@ -87,9 +87,14 @@ type Entry struct {
 	// Inode is the file's number within its repository, 0 if none was given: the same for all names of a file, through rename
 	// and commit. Changed is when the file or its attributes last changed (ctime), Accessed when its access time was last
 	// set; zero if not known. None of them is part of the identity.
+	//
+	// Home is the number of the directory that the file was in when it first moved to another, or got a name in another; 1 is the
+	// version's root, 0 tells that it is still where it was made. What names a file by its number looks for it there first, and goes
+	// on naming it the same way.
 	Inode    uint64
 	Changed  time.Time
 	Accessed time.Time
+	Home     uint64
 
 	// Pending names the spill file that holds the bytes until they are settled, "" once Address names an object. Size and
 	// ETag of a pending entry are not yet known to staging: the spill file is the truth. Only a staged entry is ever

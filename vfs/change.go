@@ -86,8 +86,8 @@ func (f *FS) begin(ctx context.Context, parent NodeID, name string) (*making, er
 	if !graveler.FileName(name) || strings.Contains(name, "/") {
 		return nil, graveler.Invalid
 	}
-	if name == ctlName {
-		return nil, fmt.Errorf("%s is the control directory's name: %w", ctlName, graveler.Denied)
+	if name == ControlName {
+		return nil, fmt.Errorf("%s is the control directory's name: %w", ControlName, graveler.Denied)
 	}
 	f.moving.RLock()
 	if f.isGone(dir) {
@@ -146,6 +146,33 @@ func (n *node) countDirs(by int) {
 
 // Create makes and opens a file. With flags O_EXCL an existing one is an error; without, it is opened.
 func (f *FS) Create(ctx context.Context, c Caller, parent NodeID, name string, flags int, mode uint32) (NodeID, Attr, Opened, error) {
+	return f.create(ctx, c, parent, name, flags, mode, nil)
+}
+
+// CreateOnce makes and opens a file for a caller who may ask again, not knowing whether it was made: the file that was made for the same
+// token is opened, any other one is an error. The token is kept as the file's time of access, which the caller is expected to set then.
+func (f *FS) CreateOnce(ctx context.Context, c Caller, parent NodeID, name string, mode uint32, token uint64) (NodeID, Attr, Opened, error) {
+	t := time.Unix(0, int64(token))
+	id, a, o, err := f.create(ctx, c, parent, name, syscall.O_RDWR|syscall.O_EXCL, mode, func(e *graveler.Entry) { e.Accessed = t })
+	if graveler.KindOf(err) != graveler.Exists {
+		return id, a, o, err
+	}
+	id, a, lerr := f.Lookup(ctx, parent, name)
+	if lerr != nil {
+		return 0, Attr{}, Opened{}, lerr
+	}
+	if a.Mode&syscall.S_IFMT == syscall.S_IFREG && a.Atime.Equal(t) && token != 0 {
+		o, oerr := f.Open(ctx, c, id, syscall.O_RDWR)
+		if oerr == nil {
+			return id, a, o, nil
+		}
+		err = oerr
+	}
+	f.Forget(id, 1)
+	return 0, Attr{}, Opened{}, err
+}
+
+func (f *FS) create(ctx context.Context, c Caller, parent NodeID, name string, flags int, mode uint32, edit func(e *graveler.Entry)) (NodeID, Attr, Opened, error) {
 	m, err := f.begin(ctx, parent, name)
 	if err != nil {
 		return 0, Attr{}, Opened{}, err
@@ -175,6 +202,9 @@ func (f *FS) Create(ctx context.Context, c Caller, parent NodeID, name string, f
 	}
 	e := newEntry(f.owner(m.dir, c, mode&^syscall.S_IFMT))
 	e.Pending = sf.ID()
+	if edit != nil {
+		edit(&e)
+	}
 	if err := f.stage(ctx, m.dir.v, put(m.path, e)); err != nil {
 		f.cfg.Spill.Drop(sf.ID())
 		sf.Close()

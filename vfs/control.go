@@ -15,7 +15,7 @@ func (f *FS) lookupCtl(ctx context.Context, p *node, name string) (*node, error)
 	dir := p.parent.path()
 	f.mu.Unlock()
 	if dir != "" {
-		if name != objectName {
+		if name != ObjectName {
 			return nil, graveler.NotFound
 		}
 		e, err := f.eng.Stat(ctx, p.v.repo, p.v.ref, dir)

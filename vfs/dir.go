@@ -224,7 +224,7 @@ func (f *FS) readPage(ctx context.Context, d *dir, want int) error {
 				d.names[i].Name = "" // the directory has the name
 			}
 		}
-		if !graveler.FileName(e.Name) || d.n.parent == nil && e.Name == ctlName || e.Name == ctlName {
+		if !graveler.FileName(e.Name) || d.n.parent == nil && e.Name == ControlName || e.Name == ControlName {
 			e.Name = ""
 		}
 		d.names = append(d.names, e)
@@ -256,7 +256,7 @@ func (f *FS) listSpecial(ctx context.Context, n *node) ([]DirEntry, error) {
 			out = append(out, DirEntry{Name: name, Mode: syscall.S_IFREG})
 		}
 	} else if _, err := f.eng.Stat(ctx, n.v.repo, n.v.ref, at); err == nil {
-		out = append(out, DirEntry{Name: objectName, Mode: syscall.S_IFREG})
+		out = append(out, DirEntry{Name: ObjectName, Mode: syscall.S_IFREG})
 	}
 	return out, nil
 }

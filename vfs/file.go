@@ -360,33 +360,6 @@ func (f *FS) readEntry(ctx context.Context, n *node, e *graveler.Entry, p []byte
 	return k, err
 }
 
-// ReadNode is Read without a handle, of a file that can never change.
-func (f *FS) ReadNode(ctx context.Context, id NodeID, p []byte, off int64) (int, error) {
-	n, err := f.node(id)
-	if err != nil {
-		return 0, err
-	}
-	if n.v == nil || n.v.writable || n.isDir() {
-		return 0, syscall.EBADF
-	}
-	if n.kind == kindCtlFile {
-		text, err := f.cfg.Control.Read(ctx, n.v.repo, n.v.ref, n.name)
-		return (&ctlFile{text: text}).read(p, off), err
-	}
-	n.mu.Lock()
-	err = f.refresh(ctx, n)
-	e := n.entry
-	n.mu.Unlock()
-	if err != nil {
-		return 0, err
-	}
-	k, err := f.readEntry(ctx, n, &e, p, off)
-	if err == io.EOF {
-		err = nil
-	}
-	return k, err
-}
-
 // Write writes all of p. strip asks for the set-user-id and set-group-id bits to be cleared, as a write by anyone but root does.
 func (f *FS) Write(ctx context.Context, h Handle, c Caller, strip bool, p []byte, off int64) (int, error) {
 	fl, err := f.file(h)

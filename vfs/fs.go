@@ -4,7 +4,8 @@
 // The files: fs.go has the tree, node.go the node table, sweep.go what bounds it; tree.go what lies above the entries, repositories and
 // refs; lookup.go names and attributes; file.go open files, renew.go those whose content others replace; dir.go directories; change.go
 // what makes and removes, rename.go what renames; link.go files of several names; attr.go what sets attributes; xattr.go extended ones;
-// lock.go file locks; copy.go copies between files; control.go the control directory; watch.go what others change, peers.go what other
+// lock.go file locks; copy.go copies between files; control.go the control directory; identity.go what protocols
+// without an open need; watch.go what others change, peers.go what other
 // trees of the same engine do.
 package vfs
 
@@ -82,6 +83,8 @@ type Config struct {
 	// Keep makes a pending content's bytes survive the loss of this machine, as what fsync acknowledges must where the engine is
 	// elsewhere; nil where the disk is enough.
 	Keep func(ctx context.Context, id graveler.ContentID) error
+	// ControlSizes makes Getattr tell the size of control files, which it has to make for that: for protocols that read no further.
+	ControlSizes bool
 	// ReadAhead bounds, in bytes, the small files that are fetched ahead of who reads a directory's files in order; 0 is none.
 	ReadAhead int64
 	// NodeMemory bounds, in bytes, what the tree keeps for the kernel: a node for each name that the kernel knows. Beyond it the kernel
@@ -181,6 +184,7 @@ type Attr struct {
 	Still   bool // nothing can ever change it
 	Brief   bool // others may change it that can't be waited for: it holds for a second
 	Writing bool // somebody else may be changing it now: it holds for no time at all
+	Gone    bool // it has no name any more
 	Moves   bool // the name may come to mean another node without an event, as @main~1 does
 }
 

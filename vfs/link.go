@@ -197,6 +197,10 @@ func (f *FS) Link(ctx context.Context, id, parent NodeID, name string) (Attr, er
 	if err := f.absent(ctx, m); err != nil {
 		return Attr{}, err
 	}
+	f.mu.Lock()
+	was := n.parent
+	f.mu.Unlock()
+	home := f.home(was)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if err := f.refresh(ctx, n); err != nil {
@@ -224,6 +228,9 @@ func (f *FS) Link(ctx context.Context, id, parent NodeID, name string) (Attr, er
 	if !gone {
 		if e.Inode == 0 {
 			e.Inode = graveler.InodeOf(path)
+		}
+		if e.Home == 0 && was != m.dir {
+			e.Home = home
 		}
 		names, err := f.names(ctx, n.v, &e, path)
 		if err != nil {

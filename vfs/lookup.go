@@ -14,11 +14,11 @@ import (
 	"github.com/lakefsfs/lakefsfs/spill"
 )
 
-// ctlName is the control directory's name.
-const ctlName = ".lakefs"
+// ControlName is the control directory's name.
+const ControlName = ".lakefs"
 
-// objectName is the file in a directory's control directory that holds the object of the directory's own key.
-const objectName = "object"
+// ObjectName is the file in a directory's control directory that holds the object of the directory's own key.
+const ObjectName = "object"
 
 // Lookup finds a name in a directory, and counts one lookup of its node.
 func (f *FS) Lookup(ctx context.Context, parent NodeID, name string) (NodeID, Attr, error) {
@@ -56,7 +56,7 @@ func (f *FS) lookup(ctx context.Context, p *node, name string) (*node, error) {
 	}
 	f.moving.RLock()
 	defer f.moving.RUnlock()
-	if name == ctlName {
+	if name == ControlName {
 		return f.child(p, name, kindCtlDir, p.v, 0), nil
 	}
 	for try := 0; ; try++ {
@@ -84,9 +84,6 @@ func (f *FS) asOf() asOf { return asOf{f.told.Load(), f.made.Load()} }
 // known returns the node of a name that is in memory and can be trusted: of a version that never changes, or one that is kept
 // up to date by events.
 func (f *FS) known(p *node, name string) *node {
-	if f.distant(p.v) {
-		return nil
-	}
 	f.mu.Lock()
 	n := p.children[name]
 	if n == nil {
@@ -97,7 +94,7 @@ func (f *FS) known(p *node, name string) *node {
 	n.recent = true
 	f.mu.Unlock()
 	n.mu.Lock()
-	ok := n.fresh()
+	ok := n.fresh() && !f.distant(p.v)
 	if !ok {
 		// Before the engine is asked: what is told from now on makes it stale again.
 		n.stale.Store(false)
@@ -255,7 +252,7 @@ func (f *FS) refresh(ctx context.Context, n *node) error {
 }
 
 // objectPath is the key of the object that is read at <dir>/.lakefs/object.
-func objectPath(p string) string { return p[:len(p)-len("/"+ctlName+"/"+objectName)] }
+func objectPath(p string) string { return p[:len(p)-len("/"+ControlName+"/"+ObjectName)] }
 
 // Getattr returns a node's attributes.
 func (f *FS) Getattr(ctx context.Context, id NodeID) (Attr, error) {
@@ -281,7 +278,7 @@ func (f *FS) attr(ctx context.Context, n *node) (Attr, error) {
 			a.Mode |= 0o222
 		}
 		a.Writing = true // its size is known by reading
-		if f.Still() {
+		if f.Still() || f.cfg.ControlSizes {
 			// There it is read without an open.
 			text, err := f.cfg.Control.Read(ctx, n.v.repo, n.v.ref, n.name)
 			if err != nil {
@@ -321,6 +318,7 @@ func (f *FS) entryAttr(n *node, s *state) (Attr, error) {
 	a := Attr{Ino: n.ino, Nlink: 1, UID: f.cfg.UID, GID: f.cfg.GID, Still: !n.v.writable, Mtime: e.Mtime()}
 	a.Writing = n.stale.Load() || f.shared(n.v)
 	a.Brief = f.distant(n.v)
+	a.Gone = f.isGone(n)
 	a.Moves = n.v.moves && n.parent != nil && n.parent.kind == kindRepo
 	known := s.hasPerm
 	if known {
@@ -340,6 +338,7 @@ func (f *FS) entryAttr(n *node, s *state) (Attr, error) {
 		if !s.changed.IsZero() {
 			a.Mtime = s.changed
 		}
+		a.Mtime = later(a.Mtime, &s.names)
 	} else {
 		a.Mode = syscall.S_IFREG | 0o644
 		if known {
@@ -356,7 +355,7 @@ func (f *FS) entryAttr(n *node, s *state) (Attr, error) {
 		if e.Metadata[graveler.MetaLinks] != "" {
 			a.Nlink = uint32(len(e.Links()))
 		}
-		if n.gone {
+		if a.Gone {
 			a.Nlink = 0
 		}
 		a.Blocks = (a.Size + 511) / 512
@@ -385,6 +384,9 @@ func (f *FS) entryAttr(n *node, s *state) (Attr, error) {
 	}
 	if s.ctime.After(a.Ctime) {
 		a.Ctime = s.ctime
+	}
+	if n.kind == kindDir {
+		a.Ctime = later(a.Ctime, &s.any)
 	}
 	return a, nil
 }

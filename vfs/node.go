@@ -95,6 +95,7 @@ type state struct {
 	content *spill.File // open while the file is being written, or read before it is settled
 	wopen   bool        // content is open for writing
 	passing             // how the kernel reads and writes it
+	outer
 }
 
 // keep makes sure that a node has a state. Hold FS.mu.
@@ -327,6 +328,11 @@ func number(v *version, e *graveler.Entry, path string) uint64 {
 	if x == 0 {
 		x = graveler.InodeOf(path)
 	}
+	return v.mix(x)
+}
+
+// mix makes a number of an entry's one of the version's.
+func (v *version) mix(x uint64) uint64 {
 	x ^= v.seed
 	// A bijection (Stafford's variant 13 of MurmurHash3's finalizer): different files of a version keep different numbers.
 	x ^= x >> 30

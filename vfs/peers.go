@@ -96,6 +96,13 @@ func (f *FS) shows(v *version) bool {
 	return f.root.v.repo == v.repo && f.root.v.ref == v.ref
 }
 
+// has reports whether a tree marks its changes with a number.
+func (l *Locks) has(origin uint64) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return slices.ContainsFunc(l.trees, func(o *FS) bool { return o.origin == origin })
+}
+
 // tellPeers marks what the other trees know of paths, all of a branch's if nil, as out of date, before the change that this tree made returns.
 func (f *FS) tellPeers(v *version, paths []string) {
 	l := f.cfg.Locks
@@ -107,6 +114,7 @@ func (f *FS) tellPeers(v *version, paths []string) {
 	for _, o := range l.trees {
 		if o != f && o.shows(v) {
 			o.told.Add(1)
+			o.changedNames(v.repo, v.ref, paths)
 			nodes, _ := o.affected(v.repo, v.ref, paths)
 			for _, n := range nodes {
 				n.stale.Store(true)

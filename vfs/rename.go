@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"context"
+	"io/fs"
 	"strings"
 	"syscall"
 	"time"
@@ -50,7 +51,7 @@ func (f *FS) Rename(ctx context.Context, from NodeID, oldName string, to NodeID,
 	if len(newName) > 255 {
 		return graveler.TooLarge
 	}
-	if oldName == ctlName || newName == ctlName {
+	if oldName == ControlName || newName == ControlName {
 		return graveler.Denied
 	}
 	f.moving.Lock()
@@ -120,6 +121,10 @@ func (f *FS) rename(ctx context.Context, m *moveOp) error {
 		return err
 	}
 	if s.HasPrefix {
+		// The directory keeps its number, and tells where it was.
+		if own := f.movedMarker(m, &s); own != nil {
+			marker = append(marker, *own)
+		}
 		if len(marker) > 0 {
 			if err := f.stage(ctx, v, marker...); err != nil {
 				return err
@@ -141,6 +146,42 @@ func (f *FS) rename(ctx context.Context, m *moveOp) error {
 		}
 	}
 	return nil
+}
+
+// movedMarker is the change that gives a directory which is about to move a marker with its number and its home, nil if it needs none.
+func (f *FS) movedMarker(m *moveOp, s *graveler.Found) *graveler.Change {
+	e := s.Marker
+	if s.HasMarker && (e.Home != 0 || m.a == m.b) {
+		return nil // the move itself gives it its number
+	}
+	path := m.src + "/"
+	if !s.HasMarker {
+		e = newEntry(graveler.Permissions{UID: f.cfg.UID, GID: f.cfg.GID, Mode: 0o755 | fs.ModeDir})
+		e.Inode = graveler.InodeOf(path)
+		e.SetMtime(m.a.v.commit.Created) // as it was shown
+	}
+	if e.Inode == 0 {
+		e.Inode = graveler.InodeOf(path)
+	}
+	if m.a != m.b {
+		e.Home = f.home(m.a)
+	}
+	c := put(path, e)
+	return &c
+}
+
+// home is what graveler.Entry.Home is of what is in a directory.
+func (f *FS) home(dir *node) uint64 {
+	path := f.pathOf(dir)
+	if path == "" {
+		return homeRoot
+	}
+	dir.mu.Lock()
+	defer dir.mu.Unlock()
+	if dir.has && dir.entry.Inode != 0 {
+		return dir.entry.Inode
+	}
+	return graveler.InodeOf(path + "/")
 }
 
 func orErr(err, otherwise error) error {
@@ -204,6 +245,9 @@ func (f *FS) stageRenamed(ctx context.Context, m *moveOp, changes []graveler.Cha
 	}
 	if s.Inode == 0 {
 		s.Inode = graveler.InodeOf(m.src) // which the new path no longer gives
+	}
+	if s.Home == 0 && m.a != m.b {
+		s.Home = f.home(m.a)
 	}
 	s.Changed = time.Now()
 	if puts, err = f.putsMoved(ctx, v, m.src, m.dst, s); err != nil {

@@ -33,6 +33,7 @@ func (f *FS) Wait() { f.work.Wait() }
 
 func (f *FS) event(ev engine.Event) {
 	if ev.Lost {
+		f.changedNames("", "", nil)
 		f.outdate("", "", nil)
 		return
 	}
@@ -41,12 +42,21 @@ func (f *FS) event(ev engine.Event) {
 	}
 	switch ev.Type {
 	case engine.StagingChanged:
+		if !f.cfg.Locks.has(ev.Origin) { // or it told so itself
+			f.changedNames(ev.Repo, graveler.Ref(ev.Branch), ev.Paths)
+		}
 		f.outdate(ev.Repo, graveler.Ref(ev.Branch), ev.Paths)
 	case engine.HeadMoved:
 		if !ev.Unchanged {
+			f.changedNames(ev.Repo, graveler.Ref(ev.Branch), nil)
 			f.outdate(ev.Repo, graveler.Ref(ev.Branch), nil)
 		}
 	case engine.RefsChanged, engine.ReposChanged:
+		if ev.Branch != "" {
+			// Another branch may have its name now.
+			f.changedNames(ev.Repo, graveler.Ref(ev.Branch), nil)
+			f.outdate(ev.Repo, graveler.Ref(ev.Branch), nil)
+		}
 		f.staleNames(ev)
 	}
 }

@@ -72,6 +72,7 @@ func (a *app) clusterStatusCmd() *cobra.Command {
 				fmt.Fprintf(a.out, "data      %s\npid       %d\n", state.Data, state.PID)
 			}
 			fmt.Fprintf(a.out, "metadata  on one machine alone\napplied   %d\n", members[0].Applied)
+			a.exports(state)
 			return nil
 		}
 		w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
@@ -110,8 +111,20 @@ func (a *app) clusterStatusCmd() *cobra.Command {
 		if spare := heard - (voters/2 + 1); spare >= 0 && voters > 1 {
 			a.say("%d of %d voters are heard of: it goes on if %d more fail", heard, voters, spare)
 		}
+		a.exports(state)
 		return nil
 	})
+}
+
+// exports tells what NFS clients can mount of this machine's daemon.
+func (a *app) exports(s daemon.State) {
+	for _, e := range s.Exports {
+		mode := ""
+		if e.ReadOnly {
+			mode = ", read-only"
+		}
+		a.say("export    %s at %s%s", e.Path, e.Address, mode)
+	}
 }
 
 // members are the nodes as the leader sees them, if one can be asked: it alone knows how the others do.

@@ -302,7 +302,7 @@ func (a *app) doctorCmd() *cobra.Command {
 		if err == nil {
 			s, err = c.State(ctx)
 		}
-		add("daemon", err, fmt.Sprintf("pid %d, data %s, %d mounts", s.PID, s.Data, len(s.Mounts)))
+		add("daemon", err, fmt.Sprintf("pid %d, data %s, %d mounts, %d exports", s.PID, s.Data, len(s.Mounts), len(s.Exports)))
 		if err == nil {
 			fi, err := os.Stat(s.Data)
 			if err == nil && fi.Mode().Perm()&0o077 != 0 {

@@ -100,6 +100,26 @@ func (f *frozen) lookup(ctx context.Context, path string) (found graveler.Found,
 	return found, look.Below(c, path, &found)
 }
 
+// Cuts tells where a commit's entries are cut into parts.
+func (e *Engine) Cuts(ctx context.Context, repo graveler.RepositoryID, commit graveler.CommitID) ([]string, error) {
+	f, err := e.frozen(ctx, repo, graveler.Ref(commit))
+	if err != nil {
+		return nil, err
+	}
+	if f == nil {
+		return e.Engine.Cuts(ctx, repo, commit)
+	}
+	ranges, err := f.tables.Ranges(ctx, f.meta)
+	if err != nil {
+		return nil, err
+	}
+	cuts := make([]string, len(ranges))
+	for i := range ranges {
+		cuts[i] = ranges[i].MaxKey
+	}
+	return cuts, nil
+}
+
 func (f *frozen) list(ctx context.Context, q engine.ListQuery) iter.Seq2[graveler.Listed, error] {
 	return func(yield func(graveler.Listed, error) bool) {
 		c, err := f.tables.Cursor(ctx, f.meta)

@@ -132,6 +132,15 @@ func (e *Engine) Stat(ctx context.Context, repo graveler.RepositoryID, ref grave
 	return e.stat(ctx, repo, ref, path)
 }
 
+// Cuts tells where a commit's entries are cut into parts.
+func (e *Engine) Cuts(ctx context.Context, repo graveler.RepositoryID, commit graveler.CommitID) ([]string, error) {
+	ctx, err := e.readOf(ctx, repo, graveler.Ref(commit))
+	if err != nil {
+		return nil, err
+	}
+	return e.cuts(ctx, repo, commit)
+}
+
 // Lookup tells what a path is.
 func (e *Engine) Lookup(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, path string) (graveler.Found, error) {
 	ctx, err := e.readOf(ctx, repo, ref)

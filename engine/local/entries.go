@@ -295,6 +295,26 @@ func (w *version) lookup(ctx context.Context, path string, f *graveler.Found) er
 	return look.Below(graveler.Overlay(below...), path, f)
 }
 
+// cuts is Cuts's.
+func (e *Engine) cuts(ctx context.Context, repo graveler.RepositoryID, commit graveler.CommitID) (cuts []string, err error) {
+	err = e.peek(func(v *replica.View) error {
+		w, _, err := e.version(ctx, v, repo, graveler.Ref(commit))
+		if err != nil {
+			return err
+		}
+		rs, err := w.s.tables.Ranges(ctx, w.meta)
+		if err != nil {
+			return err
+		}
+		cuts = make([]string, len(rs))
+		for i := range rs {
+			cuts[i] = rs[i].MaxKey
+		}
+		return nil
+	})
+	return cuts, err
+}
+
 // list is List's.
 func (e *Engine) list(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, q engine.ListQuery, yield func(graveler.Listed, error) bool) error {
 	v, err := e.rep.View()

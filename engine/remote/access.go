@@ -42,7 +42,7 @@ var need = map[string]Role{
 	pb.Refs_SetHead_FullMethodName: Writer, pb.Refs_CreateTag_FullMethodName: Writer, pb.Refs_DeleteTag_FullMethodName: Writer,
 	pb.Refs_SetRules_FullMethodName: Operator, // or a rule would bind nobody
 
-	pb.Entries_Stat_FullMethodName: Reader, pb.Entries_Lookup_FullMethodName: Reader, pb.Entries_List_FullMethodName: Reader,
+	pb.Entries_Stat_FullMethodName: Reader, pb.Entries_Lookup_FullMethodName: Reader, pb.Entries_Cuts_FullMethodName: Reader, pb.Entries_List_FullMethodName: Reader,
 	pb.Entries_Stage_FullMethodName: Writer, pb.Entries_StageMany_FullMethodName: Writer, pb.Entries_Move_FullMethodName: Writer,
 	pb.Entries_Exchange_FullMethodName: Writer, pb.Entries_Reset_FullMethodName: Writer,
 

@@ -22,6 +22,7 @@ var (
 	mStageMany = method{pb.Entries_StageMany_FullMethodName, change, long}
 	mMove      = method{pb.Entries_Move_FullMethodName, change, long}
 	mExchange  = method{pb.Entries_Exchange_FullMethodName, change, long}
+	mCuts      = method{pb.Entries_Cuts_FullMethodName, reads, short}
 	mReset     = method{pb.Entries_Reset_FullMethodName, change, long}
 )
 
@@ -35,6 +36,16 @@ func (c *Client) Stat(ctx context.Context, repo graveler.RepositoryID, ref grave
 func (c *Client) Lookup(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, path string) (graveler.Found, error) {
 	p, err := read[pb.LookupResponse](ctx, c, mLookup, ref, &pb.LookupRequest{Repo: name(repo), Ref: name(ref), Path: []byte(path)})
 	return foundOf(p), err
+}
+
+// Cuts is engine.Engine's.
+func (c *Client) Cuts(ctx context.Context, repo graveler.RepositoryID, commit graveler.CommitID) ([]string, error) {
+	p, err := read[pb.CutsResponse](ctx, c, mCuts, graveler.Ref(commit), &pb.CutsRequest{Repo: name(repo), Commit: name(commit)})
+	cuts := make([]string, len(p.GetPaths()))
+	for i, path := range p.GetPaths() {
+		cuts[i] = string(path)
+	}
+	return cuts, err
 }
 
 // List is engine.Engine's. A list whose stream breaks goes on after the last path, in what the ref shows then.

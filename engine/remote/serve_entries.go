@@ -51,6 +51,23 @@ func (s entries) Lookup(ctx context.Context, r *pb.LookupRequest) (*pb.LookupRes
 	return p, s.done(ctx, nil)
 }
 
+func (s entries) Cuts(ctx context.Context, r *pb.CutsRequest) (*pb.CutsResponse, error) {
+	var c checker
+	repo, commit := repoID(&c, r.GetRepo()), graveler.CommitID(c.name("commit", r.GetCommit()))
+	if c.err != nil {
+		return nil, Status(c.err)
+	}
+	cuts, err := s.eng.Cuts(ctx, repo, commit)
+	if err != nil {
+		return nil, Status(err)
+	}
+	p := &pb.CutsResponse{Paths: make([][]byte, len(cuts))}
+	for i, path := range cuts {
+		p.Paths[i] = []byte(path)
+	}
+	return p, nil
+}
+
 func foundOf(p *pb.LookupResponse) graveler.Found {
 	return graveler.Found{
 		HasObject: p.GetObject() != nil, Object: entryOf(p.GetObject()), HasPrefix: p.GetHasPrefix(), HasMarker: p.GetMarker() != nil, Marker: entryOf(p.GetMarker()),

@@ -66,7 +66,7 @@ func appendEntry(dst []byte, e *graveler.Entry) ([]byte, error) {
 	defer entryMessages.Put(m)
 	m.pb.Address, m.pb.Size, m.pb.ETag, m.pb.Metadata, m.pb.ContentType = e.Address, e.Size, e.ETag, e.Metadata, e.ContentType
 	m.pb.AddressType, m.pb.Pending = gravelerpb.Entry_AddressType(e.AddressType), string(e.Pending)
-	m.pb.Inode, m.pb.Changed, m.pb.Accessed = e.Inode, nanos(e.Changed), nanos(e.Accessed)
+	m.pb.Inode, m.pb.Changed, m.pb.Accessed, m.pb.Home = e.Inode, nanos(e.Changed), nanos(e.Accessed), e.Home
 	m.pb.LastModified = nil
 	if !e.Modified.IsZero() {
 		m.at.Seconds, m.at.Nanos = e.Modified.Unix(), int32(e.Modified.Nanosecond())
@@ -127,7 +127,7 @@ func DecodeEntry(b []byte) (graveler.Entry, error) {
 	e := graveler.Entry{
 		Address: pb.Address, AddressType: graveler.AddressType(pb.AddressType), Size: pb.Size, ETag: pb.ETag,
 		Metadata: pb.Metadata, ContentType: pb.ContentType, Pending: graveler.ContentID(pb.Pending),
-		Inode: pb.Inode, Changed: timeOf(pb.Changed), Accessed: timeOf(pb.Accessed),
+		Inode: pb.Inode, Changed: timeOf(pb.Changed), Accessed: timeOf(pb.Accessed), Home: pb.Home,
 	}
 	if e.Size < 0 {
 		return graveler.Entry{}, fmt.Errorf("decode entry: negative size: %w", graveler.Corrupt)

@@ -88,6 +88,7 @@ type Entry struct {
 	Inode         uint64 `protobuf:"varint,1001,opt,name=inode,proto3" json:"inode,omitempty"`
 	Changed       int64  `protobuf:"varint,1002,opt,name=changed,proto3" json:"changed,omitempty"`   // nanoseconds since 1970
 	Accessed      int64  `protobuf:"varint,1003,opt,name=accessed,proto3" json:"accessed,omitempty"` // nanoseconds since 1970
+	Home          uint64 `protobuf:"varint,1004,opt,name=home,proto3" json:"home,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -199,11 +200,18 @@ func (x *Entry) GetAccessed() int64 {
 	return 0
 }
 
+func (x *Entry) GetHome() uint64 {
+	if x != nil {
+		return x.Home
+	}
+	return 0
+}
+
 var File_catalog_proto protoreflect.FileDescriptor
 
 const file_catalog_proto_rawDesc = "" +
 	"\n" +
-	"\rcatalog.proto\x12\acatalog\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\x04\n" +
+	"\rcatalog.proto\x12\acatalog\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa4\x04\n" +
 	"\x05Entry\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12?\n" +
 	"\rlast_modified\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\flastModified\x12\x12\n" +
@@ -215,7 +223,8 @@ const file_catalog_proto_rawDesc = "" +
 	"\apending\x18\xe8\a \x01(\tR\apending\x12\x15\n" +
 	"\x05inode\x18\xe9\a \x01(\x04R\x05inode\x12\x19\n" +
 	"\achanged\x18\xea\a \x01(\x03R\achanged\x12\x1b\n" +
-	"\baccessed\x18\xeb\a \x01(\x03R\baccessed\x1a;\n" +
+	"\baccessed\x18\xeb\a \x01(\x03R\baccessed\x12\x13\n" +
+	"\x04home\x18\xec\a \x01(\x04R\x04home\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"?\n" +

@@ -36,7 +36,10 @@ var allowed = map[string][]string{
 	"control":                           {"graveler", "engine"},
 	"vfs":                               {"graveler", "object", "spill", "engine"}, // never an implementation of the engine
 	"fs":                                {"graveler", "vfs"},
-	"daemon":                            {"graveler", "graveler/committed", "object", "cache", "spill", "engine", "engine/local", "engine/edge", "engine/remote", "api/lakefsfs/v1", "control", "vfs", "fs"},
+	"daemon":                            {"graveler", "graveler/committed", "object", "cache", "spill", "engine", "engine/local", "engine/edge", "engine/remote", "api/lakefsfs/v1", "control", "vfs", "fs", "nfs"},
+	"nfs":                               {"graveler", "vfs", "nfs/xdr"},
+	"nfs/xdr":                           {}, // knows nothing of files
+	"nfs/nfstest":                       {"nfs/xdr"},
 	"cmd/lakefsfs":                      {"graveler", "graveler/committed", "object", "engine", "engine/remote", "control", "daemon"},
 	"bench":                             {"graveler", "graveler/committed", "object", "object/objecttest", "cache", "spill", "engine", "engine/local"},
 	"bench/workload":                    {}, // knows nothing of what it measures

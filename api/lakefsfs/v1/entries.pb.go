@@ -125,6 +125,102 @@ func (x *StatResponse) GetEntry() *Entry {
 	return nil
 }
 
+type CutsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Repo          string                 `protobuf:"bytes,1,opt,name=repo,proto3" json:"repo,omitempty"`
+	Commit        string                 `protobuf:"bytes,2,opt,name=commit,proto3" json:"commit,omitempty"` // its full id
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CutsRequest) Reset() {
+	*x = CutsRequest{}
+	mi := &file_lakefsfs_v1_entries_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CutsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CutsRequest) ProtoMessage() {}
+
+func (x *CutsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_lakefsfs_v1_entries_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CutsRequest.ProtoReflect.Descriptor instead.
+func (*CutsRequest) Descriptor() ([]byte, []int) {
+	return file_lakefsfs_v1_entries_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *CutsRequest) GetRepo() string {
+	if x != nil {
+		return x.Repo
+	}
+	return ""
+}
+
+func (x *CutsRequest) GetCommit() string {
+	if x != nil {
+		return x.Commit
+	}
+	return ""
+}
+
+type CutsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Paths         [][]byte               `protobuf:"bytes,1,rep,name=paths,proto3" json:"paths,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CutsResponse) Reset() {
+	*x = CutsResponse{}
+	mi := &file_lakefsfs_v1_entries_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CutsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CutsResponse) ProtoMessage() {}
+
+func (x *CutsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_lakefsfs_v1_entries_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CutsResponse.ProtoReflect.Descriptor instead.
+func (*CutsResponse) Descriptor() ([]byte, []int) {
+	return file_lakefsfs_v1_entries_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *CutsResponse) GetPaths() [][]byte {
+	if x != nil {
+		return x.Paths
+	}
+	return nil
+}
+
 type LookupRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Repo          string                 `protobuf:"bytes,1,opt,name=repo,proto3" json:"repo,omitempty"`
@@ -136,7 +232,7 @@ type LookupRequest struct {
 
 func (x *LookupRequest) Reset() {
 	*x = LookupRequest{}
-	mi := &file_lakefsfs_v1_entries_proto_msgTypes[2]
+	mi := &file_lakefsfs_v1_entries_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -148,7 +244,7 @@ func (x *LookupRequest) String() string {
 func (*LookupRequest) ProtoMessage() {}
 
 func (x *LookupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lakefsfs_v1_entries_proto_msgTypes[2]
+	mi := &file_lakefsfs_v1_entries_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -161,7 +257,7 @@ func (x *LookupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupRequest.ProtoReflect.Descriptor instead.
 func (*LookupRequest) Descriptor() ([]byte, []int) {
-	return file_lakefsfs_v1_entries_proto_rawDescGZIP(), []int{2}
+	return file_lakefsfs_v1_entries_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *LookupRequest) GetRepo() string {
@@ -196,7 +292,7 @@ type LookupResponse struct {
 
 func (x *LookupResponse) Reset() {
 	*x = LookupResponse{}
-	mi := &file_lakefsfs_v1_entries_proto_msgTypes[3]
+	mi := &file_lakefsfs_v1_entries_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -208,7 +304,7 @@ func (x *LookupResponse) String() string {
 func (*LookupResponse) ProtoMessage() {}
 
 func (x *LookupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lakefsfs_v1_entries_proto_msgTypes[3]
+	mi := &file_lakefsfs_v1_entries_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -221,7 +317,7 @@ func (x *LookupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupResponse.ProtoReflect.Descriptor instead.
 func (*LookupResponse) Descriptor() ([]byte, []int) {
-	return file_lakefsfs_v1_entries_proto_rawDescGZIP(), []int{3}
+	return file_lakefsfs_v1_entries_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *LookupResponse) GetObject() *Entry {
@@ -259,7 +355,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_lakefsfs_v1_entries_proto_msgTypes[4]
+	mi := &file_lakefsfs_v1_entries_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -271,7 +367,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lakefsfs_v1_entries_proto_msgTypes[4]
+	mi := &file_lakefsfs_v1_entries_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -284,7 +380,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_lakefsfs_v1_entries_proto_rawDescGZIP(), []int{4}
+	return file_lakefsfs_v1_entries_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListRequest) GetRepo() string {
@@ -338,7 +434,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_lakefsfs_v1_entries_proto_msgTypes[5]
+	mi := &file_lakefsfs_v1_entries_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -350,7 +446,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lakefsfs_v1_entries_proto_msgTypes[5]
+	mi := &file_lakefsfs_v1_entries_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -363,7 +459,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_lakefsfs_v1_entries_proto_rawDescGZIP(), []int{5}
+	return file_lakefsfs_v1_entries_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListResponse) GetItems() []*Listed {
@@ -385,7 +481,7 @@ type StageRequest struct {
 
 func (x *StageRequest) Reset() {
 	*x = StageRequest{}
-	mi := &file_lakefsfs_v1_entries_proto_msgTypes[6]
+	mi := &file_lakefsfs_v1_entries_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -397,7 +493,7 @@ func (x *StageRequest) String() string {
 func (*StageRequest) ProtoMessage() {}
 
 func (x *StageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lakefsfs_v1_entries_proto_msgTypes[6]
+	mi := &file_lakefsfs_v1_entries_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -410,7 +506,7 @@ func (x *StageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageRequest.ProtoReflect.Descriptor instead.
 func (*StageRequest) Descriptor() ([]byte, []int) {
-	return file_lakefsfs_v1_entries_proto_rawDescGZIP(), []int{6}
+	return file_lakefsfs_v1_entries_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StageRequest) GetInfo() *RequestInfo {
@@ -454,7 +550,7 @@ type StageManyRequest struct {
 
 func (x *StageManyRequest) Reset() {
 	*x = StageManyRequest{}
-	mi := &file_lakefsfs_v1_entries_proto_msgTypes[7]
+	mi := &file_lakefsfs_v1_entries_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -466,7 +562,7 @@ func (x *StageManyRequest) String() string {
 func (*StageManyRequest) ProtoMessage() {}
 
 func (x *StageManyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lakefsfs_v1_entries_proto_msgTypes[7]
+	mi := &file_lakefsfs_v1_entries_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -479,7 +575,7 @@ func (x *StageManyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageManyRequest.ProtoReflect.Descriptor instead.
 func (*StageManyRequest) Descriptor() ([]byte, []int) {
-	return file_lakefsfs_v1_entries_proto_rawDescGZIP(), []int{7}
+	return file_lakefsfs_v1_entries_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StageManyRequest) GetInfo() *RequestInfo {
@@ -525,7 +621,7 @@ type StageResponse struct {
 
 func (x *StageResponse) Reset() {
 	*x = StageResponse{}
-	mi := &file_lakefsfs_v1_entries_proto_msgTypes[8]
+	mi := &file_lakefsfs_v1_entries_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -537,7 +633,7 @@ func (x *StageResponse) String() string {
 func (*StageResponse) ProtoMessage() {}
 
 func (x *StageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lakefsfs_v1_entries_proto_msgTypes[8]
+	mi := &file_lakefsfs_v1_entries_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -550,7 +646,7 @@ func (x *StageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageResponse.ProtoReflect.Descriptor instead.
 func (*StageResponse) Descriptor() ([]byte, []int) {
-	return file_lakefsfs_v1_entries_proto_rawDescGZIP(), []int{8}
+	return file_lakefsfs_v1_entries_proto_rawDescGZIP(), []int{10}
 }
 
 type MoveRequest struct {
@@ -566,7 +662,7 @@ type MoveRequest struct {
 
 func (x *MoveRequest) Reset() {
 	*x = MoveRequest{}
-	mi := &file_lakefsfs_v1_entries_proto_msgTypes[9]
+	mi := &file_lakefsfs_v1_entries_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -578,7 +674,7 @@ func (x *MoveRequest) String() string {
 func (*MoveRequest) ProtoMessage() {}
 
 func (x *MoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lakefsfs_v1_entries_proto_msgTypes[9]
+	mi := &file_lakefsfs_v1_entries_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -591,7 +687,7 @@ func (x *MoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveRequest.ProtoReflect.Descriptor instead.
 func (*MoveRequest) Descriptor() ([]byte, []int) {
-	return file_lakefsfs_v1_entries_proto_rawDescGZIP(), []int{9}
+	return file_lakefsfs_v1_entries_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *MoveRequest) GetInfo() *RequestInfo {
@@ -637,7 +733,7 @@ type MoveResponse struct {
 
 func (x *MoveResponse) Reset() {
 	*x = MoveResponse{}
-	mi := &file_lakefsfs_v1_entries_proto_msgTypes[10]
+	mi := &file_lakefsfs_v1_entries_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -649,7 +745,7 @@ func (x *MoveResponse) String() string {
 func (*MoveResponse) ProtoMessage() {}
 
 func (x *MoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lakefsfs_v1_entries_proto_msgTypes[10]
+	mi := &file_lakefsfs_v1_entries_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -662,7 +758,7 @@ func (x *MoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveResponse.ProtoReflect.Descriptor instead.
 func (*MoveResponse) Descriptor() ([]byte, []int) {
-	return file_lakefsfs_v1_entries_proto_rawDescGZIP(), []int{10}
+	return file_lakefsfs_v1_entries_proto_rawDescGZIP(), []int{12}
 }
 
 type ExchangeRequest struct {
@@ -678,7 +774,7 @@ type ExchangeRequest struct {
 
 func (x *ExchangeRequest) Reset() {
 	*x = ExchangeRequest{}
-	mi := &file_lakefsfs_v1_entries_proto_msgTypes[11]
+	mi := &file_lakefsfs_v1_entries_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -690,7 +786,7 @@ func (x *ExchangeRequest) String() string {
 func (*ExchangeRequest) ProtoMessage() {}
 
 func (x *ExchangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lakefsfs_v1_entries_proto_msgTypes[11]
+	mi := &file_lakefsfs_v1_entries_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -703,7 +799,7 @@ func (x *ExchangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExchangeRequest.ProtoReflect.Descriptor instead.
 func (*ExchangeRequest) Descriptor() ([]byte, []int) {
-	return file_lakefsfs_v1_entries_proto_rawDescGZIP(), []int{11}
+	return file_lakefsfs_v1_entries_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ExchangeRequest) GetInfo() *RequestInfo {
@@ -749,7 +845,7 @@ type ExchangeResponse struct {
 
 func (x *ExchangeResponse) Reset() {
 	*x = ExchangeResponse{}
-	mi := &file_lakefsfs_v1_entries_proto_msgTypes[12]
+	mi := &file_lakefsfs_v1_entries_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -761,7 +857,7 @@ func (x *ExchangeResponse) String() string {
 func (*ExchangeResponse) ProtoMessage() {}
 
 func (x *ExchangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lakefsfs_v1_entries_proto_msgTypes[12]
+	mi := &file_lakefsfs_v1_entries_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -774,7 +870,7 @@ func (x *ExchangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExchangeResponse.ProtoReflect.Descriptor instead.
 func (*ExchangeResponse) Descriptor() ([]byte, []int) {
-	return file_lakefsfs_v1_entries_proto_rawDescGZIP(), []int{12}
+	return file_lakefsfs_v1_entries_proto_rawDescGZIP(), []int{14}
 }
 
 type ResetRequest struct {
@@ -789,7 +885,7 @@ type ResetRequest struct {
 
 func (x *ResetRequest) Reset() {
 	*x = ResetRequest{}
-	mi := &file_lakefsfs_v1_entries_proto_msgTypes[13]
+	mi := &file_lakefsfs_v1_entries_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +897,7 @@ func (x *ResetRequest) String() string {
 func (*ResetRequest) ProtoMessage() {}
 
 func (x *ResetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lakefsfs_v1_entries_proto_msgTypes[13]
+	mi := &file_lakefsfs_v1_entries_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +910,7 @@ func (x *ResetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetRequest.ProtoReflect.Descriptor instead.
 func (*ResetRequest) Descriptor() ([]byte, []int) {
-	return file_lakefsfs_v1_entries_proto_rawDescGZIP(), []int{13}
+	return file_lakefsfs_v1_entries_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ResetRequest) GetInfo() *RequestInfo {
@@ -853,7 +949,7 @@ type ResetResponse struct {
 
 func (x *ResetResponse) Reset() {
 	*x = ResetResponse{}
-	mi := &file_lakefsfs_v1_entries_proto_msgTypes[14]
+	mi := &file_lakefsfs_v1_entries_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -865,7 +961,7 @@ func (x *ResetResponse) String() string {
 func (*ResetResponse) ProtoMessage() {}
 
 func (x *ResetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lakefsfs_v1_entries_proto_msgTypes[14]
+	mi := &file_lakefsfs_v1_entries_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -878,7 +974,7 @@ func (x *ResetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetResponse.ProtoReflect.Descriptor instead.
 func (*ResetResponse) Descriptor() ([]byte, []int) {
-	return file_lakefsfs_v1_entries_proto_rawDescGZIP(), []int{14}
+	return file_lakefsfs_v1_entries_proto_rawDescGZIP(), []int{16}
 }
 
 var File_lakefsfs_v1_entries_proto protoreflect.FileDescriptor
@@ -891,7 +987,12 @@ const file_lakefsfs_v1_entries_proto_rawDesc = "" +
 	"\x03ref\x18\x02 \x01(\tR\x03ref\x12\x12\n" +
 	"\x04path\x18\x03 \x01(\fR\x04path\"8\n" +
 	"\fStatResponse\x12(\n" +
-	"\x05entry\x18\x01 \x01(\v2\x12.lakefsfs.v1.EntryR\x05entry\"I\n" +
+	"\x05entry\x18\x01 \x01(\v2\x12.lakefsfs.v1.EntryR\x05entry\"9\n" +
+	"\vCutsRequest\x12\x12\n" +
+	"\x04repo\x18\x01 \x01(\tR\x04repo\x12\x16\n" +
+	"\x06commit\x18\x02 \x01(\tR\x06commit\"$\n" +
+	"\fCutsResponse\x12\x14\n" +
+	"\x05paths\x18\x01 \x03(\fR\x05paths\"I\n" +
 	"\rLookupRequest\x12\x12\n" +
 	"\x04repo\x18\x01 \x01(\tR\x04repo\x12\x10\n" +
 	"\x03ref\x18\x02 \x01(\tR\x03ref\x12\x12\n" +
@@ -941,10 +1042,11 @@ const file_lakefsfs_v1_entries_proto_rawDesc = "" +
 	"\x04repo\x18\x02 \x01(\tR\x04repo\x12\x16\n" +
 	"\x06branch\x18\x03 \x01(\tR\x06branch\x12\x12\n" +
 	"\x04path\x18\x04 \x01(\fR\x04path\"\x0f\n" +
-	"\rResetResponse2\x98\x04\n" +
+	"\rResetResponse2\xd5\x04\n" +
 	"\aEntries\x12;\n" +
 	"\x04Stat\x12\x18.lakefsfs.v1.StatRequest\x1a\x19.lakefsfs.v1.StatResponse\x12A\n" +
-	"\x06Lookup\x12\x1a.lakefsfs.v1.LookupRequest\x1a\x1b.lakefsfs.v1.LookupResponse\x12=\n" +
+	"\x06Lookup\x12\x1a.lakefsfs.v1.LookupRequest\x1a\x1b.lakefsfs.v1.LookupResponse\x12;\n" +
+	"\x04Cuts\x12\x18.lakefsfs.v1.CutsRequest\x1a\x19.lakefsfs.v1.CutsResponse\x12=\n" +
 	"\x04List\x12\x18.lakefsfs.v1.ListRequest\x1a\x19.lakefsfs.v1.ListResponse0\x01\x12>\n" +
 	"\x05Stage\x12\x19.lakefsfs.v1.StageRequest\x1a\x1a.lakefsfs.v1.StageResponse\x12H\n" +
 	"\tStageMany\x12\x1d.lakefsfs.v1.StageManyRequest\x1a\x1a.lakefsfs.v1.StageResponse(\x01\x12;\n" +
@@ -964,58 +1066,62 @@ func file_lakefsfs_v1_entries_proto_rawDescGZIP() []byte {
 	return file_lakefsfs_v1_entries_proto_rawDescData
 }
 
-var file_lakefsfs_v1_entries_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_lakefsfs_v1_entries_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_lakefsfs_v1_entries_proto_goTypes = []any{
 	(*StatRequest)(nil),      // 0: lakefsfs.v1.StatRequest
 	(*StatResponse)(nil),     // 1: lakefsfs.v1.StatResponse
-	(*LookupRequest)(nil),    // 2: lakefsfs.v1.LookupRequest
-	(*LookupResponse)(nil),   // 3: lakefsfs.v1.LookupResponse
-	(*ListRequest)(nil),      // 4: lakefsfs.v1.ListRequest
-	(*ListResponse)(nil),     // 5: lakefsfs.v1.ListResponse
-	(*StageRequest)(nil),     // 6: lakefsfs.v1.StageRequest
-	(*StageManyRequest)(nil), // 7: lakefsfs.v1.StageManyRequest
-	(*StageResponse)(nil),    // 8: lakefsfs.v1.StageResponse
-	(*MoveRequest)(nil),      // 9: lakefsfs.v1.MoveRequest
-	(*MoveResponse)(nil),     // 10: lakefsfs.v1.MoveResponse
-	(*ExchangeRequest)(nil),  // 11: lakefsfs.v1.ExchangeRequest
-	(*ExchangeResponse)(nil), // 12: lakefsfs.v1.ExchangeResponse
-	(*ResetRequest)(nil),     // 13: lakefsfs.v1.ResetRequest
-	(*ResetResponse)(nil),    // 14: lakefsfs.v1.ResetResponse
-	(*Entry)(nil),            // 15: lakefsfs.v1.Entry
-	(*Listed)(nil),           // 16: lakefsfs.v1.Listed
-	(*RequestInfo)(nil),      // 17: lakefsfs.v1.RequestInfo
-	(*Change)(nil),           // 18: lakefsfs.v1.Change
+	(*CutsRequest)(nil),      // 2: lakefsfs.v1.CutsRequest
+	(*CutsResponse)(nil),     // 3: lakefsfs.v1.CutsResponse
+	(*LookupRequest)(nil),    // 4: lakefsfs.v1.LookupRequest
+	(*LookupResponse)(nil),   // 5: lakefsfs.v1.LookupResponse
+	(*ListRequest)(nil),      // 6: lakefsfs.v1.ListRequest
+	(*ListResponse)(nil),     // 7: lakefsfs.v1.ListResponse
+	(*StageRequest)(nil),     // 8: lakefsfs.v1.StageRequest
+	(*StageManyRequest)(nil), // 9: lakefsfs.v1.StageManyRequest
+	(*StageResponse)(nil),    // 10: lakefsfs.v1.StageResponse
+	(*MoveRequest)(nil),      // 11: lakefsfs.v1.MoveRequest
+	(*MoveResponse)(nil),     // 12: lakefsfs.v1.MoveResponse
+	(*ExchangeRequest)(nil),  // 13: lakefsfs.v1.ExchangeRequest
+	(*ExchangeResponse)(nil), // 14: lakefsfs.v1.ExchangeResponse
+	(*ResetRequest)(nil),     // 15: lakefsfs.v1.ResetRequest
+	(*ResetResponse)(nil),    // 16: lakefsfs.v1.ResetResponse
+	(*Entry)(nil),            // 17: lakefsfs.v1.Entry
+	(*Listed)(nil),           // 18: lakefsfs.v1.Listed
+	(*RequestInfo)(nil),      // 19: lakefsfs.v1.RequestInfo
+	(*Change)(nil),           // 20: lakefsfs.v1.Change
 }
 var file_lakefsfs_v1_entries_proto_depIdxs = []int32{
-	15, // 0: lakefsfs.v1.StatResponse.entry:type_name -> lakefsfs.v1.Entry
-	15, // 1: lakefsfs.v1.LookupResponse.object:type_name -> lakefsfs.v1.Entry
-	15, // 2: lakefsfs.v1.LookupResponse.marker:type_name -> lakefsfs.v1.Entry
-	16, // 3: lakefsfs.v1.ListResponse.items:type_name -> lakefsfs.v1.Listed
-	17, // 4: lakefsfs.v1.StageRequest.info:type_name -> lakefsfs.v1.RequestInfo
-	18, // 5: lakefsfs.v1.StageRequest.changes:type_name -> lakefsfs.v1.Change
-	17, // 6: lakefsfs.v1.StageManyRequest.info:type_name -> lakefsfs.v1.RequestInfo
-	18, // 7: lakefsfs.v1.StageManyRequest.changes:type_name -> lakefsfs.v1.Change
-	17, // 8: lakefsfs.v1.MoveRequest.info:type_name -> lakefsfs.v1.RequestInfo
-	17, // 9: lakefsfs.v1.ExchangeRequest.info:type_name -> lakefsfs.v1.RequestInfo
-	17, // 10: lakefsfs.v1.ResetRequest.info:type_name -> lakefsfs.v1.RequestInfo
+	17, // 0: lakefsfs.v1.StatResponse.entry:type_name -> lakefsfs.v1.Entry
+	17, // 1: lakefsfs.v1.LookupResponse.object:type_name -> lakefsfs.v1.Entry
+	17, // 2: lakefsfs.v1.LookupResponse.marker:type_name -> lakefsfs.v1.Entry
+	18, // 3: lakefsfs.v1.ListResponse.items:type_name -> lakefsfs.v1.Listed
+	19, // 4: lakefsfs.v1.StageRequest.info:type_name -> lakefsfs.v1.RequestInfo
+	20, // 5: lakefsfs.v1.StageRequest.changes:type_name -> lakefsfs.v1.Change
+	19, // 6: lakefsfs.v1.StageManyRequest.info:type_name -> lakefsfs.v1.RequestInfo
+	20, // 7: lakefsfs.v1.StageManyRequest.changes:type_name -> lakefsfs.v1.Change
+	19, // 8: lakefsfs.v1.MoveRequest.info:type_name -> lakefsfs.v1.RequestInfo
+	19, // 9: lakefsfs.v1.ExchangeRequest.info:type_name -> lakefsfs.v1.RequestInfo
+	19, // 10: lakefsfs.v1.ResetRequest.info:type_name -> lakefsfs.v1.RequestInfo
 	0,  // 11: lakefsfs.v1.Entries.Stat:input_type -> lakefsfs.v1.StatRequest
-	2,  // 12: lakefsfs.v1.Entries.Lookup:input_type -> lakefsfs.v1.LookupRequest
-	4,  // 13: lakefsfs.v1.Entries.List:input_type -> lakefsfs.v1.ListRequest
-	6,  // 14: lakefsfs.v1.Entries.Stage:input_type -> lakefsfs.v1.StageRequest
-	7,  // 15: lakefsfs.v1.Entries.StageMany:input_type -> lakefsfs.v1.StageManyRequest
-	9,  // 16: lakefsfs.v1.Entries.Move:input_type -> lakefsfs.v1.MoveRequest
-	11, // 17: lakefsfs.v1.Entries.Exchange:input_type -> lakefsfs.v1.ExchangeRequest
-	13, // 18: lakefsfs.v1.Entries.Reset:input_type -> lakefsfs.v1.ResetRequest
-	1,  // 19: lakefsfs.v1.Entries.Stat:output_type -> lakefsfs.v1.StatResponse
-	3,  // 20: lakefsfs.v1.Entries.Lookup:output_type -> lakefsfs.v1.LookupResponse
-	5,  // 21: lakefsfs.v1.Entries.List:output_type -> lakefsfs.v1.ListResponse
-	8,  // 22: lakefsfs.v1.Entries.Stage:output_type -> lakefsfs.v1.StageResponse
-	8,  // 23: lakefsfs.v1.Entries.StageMany:output_type -> lakefsfs.v1.StageResponse
-	10, // 24: lakefsfs.v1.Entries.Move:output_type -> lakefsfs.v1.MoveResponse
-	12, // 25: lakefsfs.v1.Entries.Exchange:output_type -> lakefsfs.v1.ExchangeResponse
-	14, // 26: lakefsfs.v1.Entries.Reset:output_type -> lakefsfs.v1.ResetResponse
-	19, // [19:27] is the sub-list for method output_type
-	11, // [11:19] is the sub-list for method input_type
+	4,  // 12: lakefsfs.v1.Entries.Lookup:input_type -> lakefsfs.v1.LookupRequest
+	2,  // 13: lakefsfs.v1.Entries.Cuts:input_type -> lakefsfs.v1.CutsRequest
+	6,  // 14: lakefsfs.v1.Entries.List:input_type -> lakefsfs.v1.ListRequest
+	8,  // 15: lakefsfs.v1.Entries.Stage:input_type -> lakefsfs.v1.StageRequest
+	9,  // 16: lakefsfs.v1.Entries.StageMany:input_type -> lakefsfs.v1.StageManyRequest
+	11, // 17: lakefsfs.v1.Entries.Move:input_type -> lakefsfs.v1.MoveRequest
+	13, // 18: lakefsfs.v1.Entries.Exchange:input_type -> lakefsfs.v1.ExchangeRequest
+	15, // 19: lakefsfs.v1.Entries.Reset:input_type -> lakefsfs.v1.ResetRequest
+	1,  // 20: lakefsfs.v1.Entries.Stat:output_type -> lakefsfs.v1.StatResponse
+	5,  // 21: lakefsfs.v1.Entries.Lookup:output_type -> lakefsfs.v1.LookupResponse
+	3,  // 22: lakefsfs.v1.Entries.Cuts:output_type -> lakefsfs.v1.CutsResponse
+	7,  // 23: lakefsfs.v1.Entries.List:output_type -> lakefsfs.v1.ListResponse
+	10, // 24: lakefsfs.v1.Entries.Stage:output_type -> lakefsfs.v1.StageResponse
+	10, // 25: lakefsfs.v1.Entries.StageMany:output_type -> lakefsfs.v1.StageResponse
+	12, // 26: lakefsfs.v1.Entries.Move:output_type -> lakefsfs.v1.MoveResponse
+	14, // 27: lakefsfs.v1.Entries.Exchange:output_type -> lakefsfs.v1.ExchangeResponse
+	16, // 28: lakefsfs.v1.Entries.Reset:output_type -> lakefsfs.v1.ResetResponse
+	20, // [20:29] is the sub-list for method output_type
+	11, // [11:20] is the sub-list for method input_type
 	11, // [11:11] is the sub-list for extension type_name
 	11, // [11:11] is the sub-list for extension extendee
 	0,  // [0:11] is the sub-list for field type_name
@@ -1033,7 +1139,7 @@ func file_lakefsfs_v1_entries_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lakefsfs_v1_entries_proto_rawDesc), len(file_lakefsfs_v1_entries_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

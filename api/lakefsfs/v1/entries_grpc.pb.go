@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	Entries_Stat_FullMethodName      = "/lakefsfs.v1.Entries/Stat"
 	Entries_Lookup_FullMethodName    = "/lakefsfs.v1.Entries/Lookup"
+	Entries_Cuts_FullMethodName      = "/lakefsfs.v1.Entries/Cuts"
 	Entries_List_FullMethodName      = "/lakefsfs.v1.Entries/List"
 	Entries_Stage_FullMethodName     = "/lakefsfs.v1.Entries/Stage"
 	Entries_StageMany_FullMethodName = "/lakefsfs.v1.Entries/StageMany"
@@ -40,6 +41,9 @@ type EntriesClient interface {
 	// Lookup tells what path is as a file system sees it: an object, a directory, both or neither. path has no slash at its end;
 	// empty is the root.
 	Lookup(ctx context.Context, in *LookupRequest, opts ...grpc.CallOption) (*LookupResponse, error)
+	// Cuts tells where a commit's entries are cut into parts, at each of which a listing can begin cheaply: the last path of each part,
+	// in order. They never change.
+	Cuts(ctx context.Context, in *CutsRequest, opts ...grpc.CallOption) (*CutsResponse, error)
 	// List gives entries in byte order of their paths.
 	List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListResponse], error)
 	// Stage applies changes to a branch's staging, all or none. READ_ONLY or PROTECTED if the branch may not be written.
@@ -78,6 +82,16 @@ func (c *entriesClient) Lookup(ctx context.Context, in *LookupRequest, opts ...g
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(LookupResponse)
 	err := c.cc.Invoke(ctx, Entries_Lookup_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *entriesClient) Cuts(ctx context.Context, in *CutsRequest, opts ...grpc.CallOption) (*CutsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CutsResponse)
+	err := c.cc.Invoke(ctx, Entries_Cuts_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -167,6 +181,9 @@ type EntriesServer interface {
 	// Lookup tells what path is as a file system sees it: an object, a directory, both or neither. path has no slash at its end;
 	// empty is the root.
 	Lookup(context.Context, *LookupRequest) (*LookupResponse, error)
+	// Cuts tells where a commit's entries are cut into parts, at each of which a listing can begin cheaply: the last path of each part,
+	// in order. They never change.
+	Cuts(context.Context, *CutsRequest) (*CutsResponse, error)
 	// List gives entries in byte order of their paths.
 	List(*ListRequest, grpc.ServerStreamingServer[ListResponse]) error
 	// Stage applies changes to a branch's staging, all or none. READ_ONLY or PROTECTED if the branch may not be written.
@@ -196,6 +213,9 @@ func (UnimplementedEntriesServer) Stat(context.Context, *StatRequest) (*StatResp
 }
 func (UnimplementedEntriesServer) Lookup(context.Context, *LookupRequest) (*LookupResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Lookup not implemented")
+}
+func (UnimplementedEntriesServer) Cuts(context.Context, *CutsRequest) (*CutsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Cuts not implemented")
 }
 func (UnimplementedEntriesServer) List(*ListRequest, grpc.ServerStreamingServer[ListResponse]) error {
 	return status.Error(codes.Unimplemented, "method List not implemented")
@@ -268,6 +288,24 @@ func _Entries_Lookup_Handler(srv interface{}, ctx context.Context, dec func(inte
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(EntriesServer).Lookup(ctx, req.(*LookupRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Entries_Cuts_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CutsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(EntriesServer).Cuts(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Entries_Cuts_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(EntriesServer).Cuts(ctx, req.(*CutsRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -376,6 +414,10 @@ var Entries_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Lookup",
 			Handler:    _Entries_Lookup_Handler,
+		},
+		{
+			MethodName: "Cuts",
+			Handler:    _Entries_Cuts_Handler,
 		},
 		{
 			MethodName: "Stage",

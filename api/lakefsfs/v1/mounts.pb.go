@@ -324,6 +324,7 @@ type StateResponse struct {
 	Version       string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
 	Replica       *ReplicaState          `protobuf:"bytes,4,opt,name=replica,proto3" json:"replica,omitempty"`
 	Mounts        []*MountInfo           `protobuf:"bytes,5,rep,name=mounts,proto3" json:"mounts,omitempty"`
+	Exports       []*ExportInfo          `protobuf:"bytes,6,rep,name=exports,proto3" json:"exports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -393,6 +394,74 @@ func (x *StateResponse) GetMounts() []*MountInfo {
 	return nil
 }
 
+func (x *StateResponse) GetExports() []*ExportInfo {
+	if x != nil {
+		return x.Exports
+	}
+	return nil
+}
+
+// ExportInfo is what NFS clients can mount.
+type ExportInfo struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          []byte                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"` // "/", "/repo" or "/repo/@ref"
+	ReadOnly      bool                   `protobuf:"varint,2,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	Address       string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"` // that it is served at
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportInfo) Reset() {
+	*x = ExportInfo{}
+	mi := &file_lakefsfs_v1_mounts_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportInfo) ProtoMessage() {}
+
+func (x *ExportInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_lakefsfs_v1_mounts_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportInfo.ProtoReflect.Descriptor instead.
+func (*ExportInfo) Descriptor() ([]byte, []int) {
+	return file_lakefsfs_v1_mounts_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ExportInfo) GetPath() []byte {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
+func (x *ExportInfo) GetReadOnly() bool {
+	if x != nil {
+		return x.ReadOnly
+	}
+	return false
+}
+
+func (x *ExportInfo) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
 // ReplicaState tells how the replica of the metadata stands.
 type ReplicaState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -408,7 +477,7 @@ type ReplicaState struct {
 
 func (x *ReplicaState) Reset() {
 	*x = ReplicaState{}
-	mi := &file_lakefsfs_v1_mounts_proto_msgTypes[7]
+	mi := &file_lakefsfs_v1_mounts_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -420,7 +489,7 @@ func (x *ReplicaState) String() string {
 func (*ReplicaState) ProtoMessage() {}
 
 func (x *ReplicaState) ProtoReflect() protoreflect.Message {
-	mi := &file_lakefsfs_v1_mounts_proto_msgTypes[7]
+	mi := &file_lakefsfs_v1_mounts_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -433,7 +502,7 @@ func (x *ReplicaState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaState.ProtoReflect.Descriptor instead.
 func (*ReplicaState) Descriptor() ([]byte, []int) {
-	return file_lakefsfs_v1_mounts_proto_rawDescGZIP(), []int{7}
+	return file_lakefsfs_v1_mounts_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ReplicaState) GetNode() string {
@@ -499,13 +568,19 @@ const file_lakefsfs_v1_mounts_proto_rawDesc = "" +
 	"\x0eUnmountRequest\x12\x10\n" +
 	"\x03dir\x18\x01 \x01(\fR\x03dir\"\x11\n" +
 	"\x0fUnmountResponse\"\x0e\n" +
-	"\fStateRequest\"\xb4\x01\n" +
+	"\fStateRequest\"\xe7\x01\n" +
 	"\rStateResponse\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x03R\x03pid\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x123\n" +
 	"\areplica\x18\x04 \x01(\v2\x19.lakefsfs.v1.ReplicaStateR\areplica\x12.\n" +
-	"\x06mounts\x18\x05 \x03(\v2\x16.lakefsfs.v1.MountInfoR\x06mounts\"\x99\x01\n" +
+	"\x06mounts\x18\x05 \x03(\v2\x16.lakefsfs.v1.MountInfoR\x06mounts\x121\n" +
+	"\aexports\x18\x06 \x03(\v2\x17.lakefsfs.v1.ExportInfoR\aexports\"W\n" +
+	"\n" +
+	"ExportInfo\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\fR\x04path\x12\x1b\n" +
+	"\tread_only\x18\x02 \x01(\bR\breadOnly\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\"\x99\x01\n" +
 	"\fReplicaState\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x14\n" +
@@ -530,7 +605,7 @@ func file_lakefsfs_v1_mounts_proto_rawDescGZIP() []byte {
 	return file_lakefsfs_v1_mounts_proto_rawDescData
 }
 
-var file_lakefsfs_v1_mounts_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_lakefsfs_v1_mounts_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_lakefsfs_v1_mounts_proto_goTypes = []any{
 	(*MountRequest)(nil),    // 0: lakefsfs.v1.MountRequest
 	(*MountInfo)(nil),       // 1: lakefsfs.v1.MountInfo
@@ -539,23 +614,25 @@ var file_lakefsfs_v1_mounts_proto_goTypes = []any{
 	(*UnmountResponse)(nil), // 4: lakefsfs.v1.UnmountResponse
 	(*StateRequest)(nil),    // 5: lakefsfs.v1.StateRequest
 	(*StateResponse)(nil),   // 6: lakefsfs.v1.StateResponse
-	(*ReplicaState)(nil),    // 7: lakefsfs.v1.ReplicaState
+	(*ExportInfo)(nil),      // 7: lakefsfs.v1.ExportInfo
+	(*ReplicaState)(nil),    // 8: lakefsfs.v1.ReplicaState
 }
 var file_lakefsfs_v1_mounts_proto_depIdxs = []int32{
 	1, // 0: lakefsfs.v1.MountResponse.mount:type_name -> lakefsfs.v1.MountInfo
-	7, // 1: lakefsfs.v1.StateResponse.replica:type_name -> lakefsfs.v1.ReplicaState
+	8, // 1: lakefsfs.v1.StateResponse.replica:type_name -> lakefsfs.v1.ReplicaState
 	1, // 2: lakefsfs.v1.StateResponse.mounts:type_name -> lakefsfs.v1.MountInfo
-	0, // 3: lakefsfs.v1.Mounts.Mount:input_type -> lakefsfs.v1.MountRequest
-	3, // 4: lakefsfs.v1.Mounts.Unmount:input_type -> lakefsfs.v1.UnmountRequest
-	5, // 5: lakefsfs.v1.Mounts.State:input_type -> lakefsfs.v1.StateRequest
-	2, // 6: lakefsfs.v1.Mounts.Mount:output_type -> lakefsfs.v1.MountResponse
-	4, // 7: lakefsfs.v1.Mounts.Unmount:output_type -> lakefsfs.v1.UnmountResponse
-	6, // 8: lakefsfs.v1.Mounts.State:output_type -> lakefsfs.v1.StateResponse
-	6, // [6:9] is the sub-list for method output_type
-	3, // [3:6] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	7, // 3: lakefsfs.v1.StateResponse.exports:type_name -> lakefsfs.v1.ExportInfo
+	0, // 4: lakefsfs.v1.Mounts.Mount:input_type -> lakefsfs.v1.MountRequest
+	3, // 5: lakefsfs.v1.Mounts.Unmount:input_type -> lakefsfs.v1.UnmountRequest
+	5, // 6: lakefsfs.v1.Mounts.State:input_type -> lakefsfs.v1.StateRequest
+	2, // 7: lakefsfs.v1.Mounts.Mount:output_type -> lakefsfs.v1.MountResponse
+	4, // 8: lakefsfs.v1.Mounts.Unmount:output_type -> lakefsfs.v1.UnmountResponse
+	6, // 9: lakefsfs.v1.Mounts.State:output_type -> lakefsfs.v1.StateResponse
+	7, // [7:10] is the sub-list for method output_type
+	4, // [4:7] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_lakefsfs_v1_mounts_proto_init() }
@@ -569,7 +646,7 @@ func file_lakefsfs_v1_mounts_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lakefsfs_v1_mounts_proto_rawDesc), len(file_lakefsfs_v1_mounts_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
