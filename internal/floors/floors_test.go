@@ -42,6 +42,9 @@ var allowed = map[string][]string{
 	"e2e":                               {"graveler", "internal/fixtures", "object/objecttest"},
 	"internal/fixtures":                 {"graveler"},
 	"internal/floors":                   {},
+	"internal/nfsvm":                    {"internal/nfsvm/wire"},
+	"internal/nfsvm/agent":              {"internal/nfsvm/wire"}, // the guest's first process
+	"internal/nfsvm/wire":               {},
 }
 
 // owners are the libraries that one package alone may import, by prefix.
