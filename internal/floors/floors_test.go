@@ -40,8 +40,10 @@ var allowed = map[string][]string{
 	"bench/workload":                    {}, // knows nothing of what it measures
 	"bench/loopback":                    {},
 	"e2e":                               {"graveler", "internal/fixtures", "object/objecttest"},
+	"e2e/nfs/battery":                   {"internal/fsx"}, // knows nothing of the server
 	"internal/fixtures":                 {"graveler"},
 	"internal/floors":                   {},
+	"internal/fsx":                      {},
 	"internal/nfsvm":                    {"internal/nfsvm/wire"},
 	"internal/nfsvm/agent":              {"internal/nfsvm/wire"}, // the guest's first process
 	"internal/nfsvm/wire":               {},
