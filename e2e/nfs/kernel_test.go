@@ -17,16 +17,22 @@ rpc.mountd --port 20048
 exportfs -ar
 rpc.nfsd 8`
 
-func TestKernelServer(t *testing.T) {
-	t.Parallel()
-	g := newGuest(t)
-	g.ok("/", knfsd)
-	m := func(export, dir, opts string) {
-		g.ok("/", "mkdir -p "+dir+" && mount -t nfs -o vers=3,tcp,nolock,"+opts+" 127.0.0.1:"+export+" "+dir)
+// kernelServer mounts what Linux' server exports.
+func (g *guest) kernelServer(export, dir, opts string) {
+	g.t.Helper()
+	if g.sh("/", "pgrep -x rpc.mountd").Code != 0 {
+		g.ok("/", knfsd)
 	}
-	m("/srv/rw", "/mnt/one", "rw")
-	m("/srv/rw", "/mnt/two", "nosharecache")
-	m("/srv/ro", "/mnt/ro", "rw")
+	g.ok("/", "mkdir -p "+dir+" && mount -t nfs -o vers=3,tcp,nolock,"+opts+" 127.0.0.1:"+export+" "+dir)
+}
+
+// The bar: the checks ask for nothing that Linux' own server doesn't do.
+func TestKernelServer(t *testing.T) {
+	long(t)
+	g := newGuest(t)
+	g.kernelServer("/srv/rw", "/mnt/one", "rw")
+	g.kernelServer("/srv/rw", "/mnt/two", "nosharecache")
+	g.kernelServer("/srv/ro", "/mnt/ro", "rw")
 	g.check("battery", "check", "-second", "/mnt/two", "/mnt/one")
 	g.check("readonly", "readonly", "/mnt/ro")
 }

@@ -45,7 +45,11 @@ type guest struct {
 // newGuest boots a client, which lives as long as the test.
 func newGuest(t *testing.T) *guest {
 	t.Helper()
-	dir := nfsvm.Need(t)
+	return newGuestOf(t, nfsvm.Need(t))
+}
+
+func newGuestOf(t *testing.T, dir string) *guest {
+	t.Helper()
 	limit := 10 * time.Minute
 	if all() {
 		limit = time.Hour
@@ -64,6 +68,14 @@ func newGuest(t *testing.T) *guest {
 
 // all tells whether what takes long is wanted.
 func all() bool { return os.Getenv("LAKEFSFS_TEST_ALL") != "" }
+
+// long is for tests that take minutes: make nfs-soak runs them.
+func long(t *testing.T) {
+	t.Helper()
+	if !all() {
+		t.Skip("takes long: LAKEFSFS_TEST_ALL=1 runs it")
+	}
+}
 
 // sh runs a script in the guest.
 func (g *guest) sh(dir, script string) nfsvm.Result {

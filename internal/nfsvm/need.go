@@ -10,6 +10,17 @@ import (
 // LAKEFSFS_NO_VM=1 in the environment lets them be skipped.
 func Need(t testing.TB) string {
 	t.Helper()
+	return need(t, "nfsvm")
+}
+
+// NeedCthon is Need of the guest in which the Connectathon tests run, which make nfs-soak leaves.
+func NeedCthon(t testing.TB) string {
+	t.Helper()
+	return need(t, "nfsvm-cthon")
+}
+
+func need(t testing.TB, name string) string {
+	t.Helper()
 	if os.Getenv("LAKEFSFS_NO_VM") != "" {
 		t.Skip("LAKEFSFS_NO_VM is set: no test with a kernel's NFS client")
 	}
@@ -25,5 +36,5 @@ func Need(t testing.TB) string {
 			t.Fatal("the tests are not run in a checkout")
 		}
 	}
-	return filepath.Join(dir, ".tools", "nfsvm")
+	return filepath.Join(dir, ".tools", name)
 }
