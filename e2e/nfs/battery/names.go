@@ -19,7 +19,7 @@ var nameChecks = []named{
 			name := []byte{byte(b), byte(b + 1), byte(b + 2), byte(b + 3)}
 			want = append(want, strings.NewReplacer("\x00", "", "/", "").Replace(string(name)))
 		}
-		want = append(want, "...", " ", "a\nb", "-rf", "ü€𝄞", "u\u0308", "\xff\xfe", "@name", ".lakefs", "a", "\t", "\\", "\xc3")
+		want = append(want, "...", " ", "a\nb", "-rf", "ü€𝄞", "u\u0308", "\xff\xfe", "@name", "a", "\t", "\\", "\xc3")
 		for i, name := range want {
 			c.ok(os.WriteFile(c.dir+"/"+name, []byte(itoa(i)), 0o644))
 		}
