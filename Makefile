@@ -21,7 +21,7 @@ deps-run:
 # What the tests need.
 deps: deps-run
 	@scripts/apt getfattr:attr rsync:rsync sqlite3:sqlite3 git:git xz:xz-utils gcc:gcc tar:tar diff:diffutils nfs-cp:libnfs-utils qemu-system-x86_64:qemu-system-x86 modprobe:kmod mkfs.ext4:e2fsprogs
-	@test -n "$$LAKEFSFS_NO_VM" || scripts/nfsvm-guest .tools/nfsvm
+	@test -n "$$LAKEFSFS_TEST_NO_VM" || scripts/nfsvm-guest .tools/nfsvm
 	go mod download
 	@mkdir -p $(TOOLS)
 	@test -x $(TOOLS)/versitygw || GOBIN=$(TOOLS) go install github.com/versity/versitygw/cmd/versitygw@v1.8.0

@@ -11,12 +11,12 @@ import (
 )
 
 // The Connectathon tests, which scripts/cthon has built, on Linux' server and on ours. Those of locks are left out: there are none.
-// LAKEFSFS_CTHON names the directory.
+// LAKEFSFS_TEST_CTHON names the directory.
 func TestConnectathon(t *testing.T) {
 	long(t)
-	dir := os.Getenv("LAKEFSFS_CTHON")
+	dir := os.Getenv("LAKEFSFS_TEST_CTHON")
 	if dir == "" {
-		t.Skip("LAKEFSFS_CTHON names no directory that scripts/cthon made")
+		t.Skip("LAKEFSFS_TEST_CTHON names no directory that scripts/cthon made")
 	}
 	tests, err := exec.Command("tar", "-C", dir, "-c", ".").Output()
 	if err != nil {
@@ -27,6 +27,7 @@ func TestConnectathon(t *testing.T) {
 		mount func(*testing.T, *guest)
 	}{
 		{"kernel", func(t *testing.T, g *guest) { g.kernelServer("/srv/rw", "/mnt/t", "rw") }},
+		{"lakefsfs", func(t *testing.T, g *guest) { g.server(newServer(t), "repo/@main", "/mnt/t", "rw") }},
 	} {
 		t.Run(server.name, func(t *testing.T) {
 			g := newGuestOf(t, nfsvm.NeedCthon(t))

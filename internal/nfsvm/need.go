@@ -7,7 +7,7 @@ import (
 )
 
 // Need returns Options.Dir of what make deps left in this checkout. Tests that need a guest fail where there is none: only
-// LAKEFSFS_NO_VM=1 in the environment lets them be skipped.
+// LAKEFSFS_TEST_NO_VM=1 in the environment lets them be skipped.
 func Need(t testing.TB) string {
 	t.Helper()
 	return need(t, "nfsvm")
@@ -21,8 +21,8 @@ func NeedCthon(t testing.TB) string {
 
 func need(t testing.TB, name string) string {
 	t.Helper()
-	if os.Getenv("LAKEFSFS_NO_VM") != "" {
-		t.Skip("LAKEFSFS_NO_VM is set: no test with a kernel's NFS client")
+	if os.Getenv("LAKEFSFS_TEST_NO_VM") != "" {
+		t.Skip("LAKEFSFS_TEST_NO_VM is set: no test with a kernel's NFS client")
 	}
 	dir, err := os.Getwd()
 	if err != nil {

@@ -109,7 +109,7 @@ var dirChecks = []named{
 		}
 	}},
 	{"change-while-listing", func(c *check) {
-		c.fill("", 400)
+		c.fill("", 200)
 		c.forget()
 		fd, err := unix.Open(c.dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 		c.ok(err)
@@ -117,7 +117,7 @@ var dirChecks = []named{
 		seen := map[string]int{}
 		removed := map[string]bool{}
 		for round := 0; ; round++ {
-			part, err := getdents(fd, 1500)
+			part, err := getdents(fd, 1000)
 			c.ok(err)
 			if len(part) == 0 {
 				break
@@ -132,7 +132,7 @@ var dirChecks = []named{
 			c.ok(os.WriteFile(c.path(fmt.Sprintf("added%d", round)), nil, 0o644))
 			c.forget()
 		}
-		for i := range 400 {
+		for i := range 200 {
 			if name := fmt.Sprintf("f%05d", i); seen[name] != 1 {
 				c.errorf("%s was listed %d times", name, seen[name])
 			}
@@ -150,7 +150,7 @@ var dirChecks = []named{
 		}
 	}},
 	{"remove-while-listing", func(c *check) {
-		c.fill("", 500)
+		c.fill("", 200)
 		c.forget()
 		f, err := os.Open(c.dir)
 		c.ok(err)

@@ -132,6 +132,17 @@ func do(op string, args []string) (answer string, err error) {
 	case "utime":
 		t := unix.NsecToTimespec(int64(number(args[1], 10)))
 		err = unix.UtimesNanoAt(unix.AT_FDCWD, name, []unix.Timespec{t, t}, 0)
+	case "rights": // what may be done with a file's bytes: words of an act, a colon and the error's number
+		var acts []string
+		for _, act := range [][]string{{"read", name}, {"append", name, "x"}, {"truncate", name, "6"}, {"access", name, "4"}} {
+			_, err := do(act[0], act[1:])
+			var errno unix.Errno
+			if err != nil && !errors.As(err, &errno) {
+				return "", err
+			}
+			acts = append(acts, fmt.Sprintf("%s:%d", act[0], int(errno)))
+		}
+		return strings.Join(acts, " "), nil
 	case "access":
 		err = unix.Access(name, uint32(number(args[1], 10)))
 	default:
