@@ -12,6 +12,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/lakefsfs/lakefsfs/internal/nfsvm"
+	"github.com/lakefsfs/lakefsfs/internal/nfsvm/wire"
 )
 
 // server is a daemon that exports everything, and shows it by FUSE too.
@@ -138,6 +142,41 @@ func (g *guest) server(s *server, place, dir, opts string) {
 	g.mount("10.0.2.2", s.port, "/"+place, dir, opts)
 }
 
+// restartedUnder kills the daemon some times with kill -9, and starts it again, while a client works: it goes on after a pause, and all
+// that was acknowledged is there.
+func (s *server) restartedUnder(g *guest, kills int, work string) {
+	s.t.Helper()
+	type end struct {
+		nfsvm.Result
+		err error
+	}
+	ended := make(chan end)
+	go func() {
+		r, err := g.vm.Run(g.ctx, wire.Request{Argv: []string{"battery", "model", fmt.Sprint(time.Now().UnixNano() % 1e6), work, "/mnt/one/model"}})
+		ended <- end{r, err}
+	}()
+	for range kills {
+		// In the midst of work: when something new has come.
+		before := s.entries("model")
+		for i := 0; s.entries("model") < before+5 && i < 500; i++ {
+			time.Sleep(20 * time.Millisecond)
+		}
+		s.stop(syscall.SIGKILL)
+		s.start()
+	}
+	r := <-ended
+	if r.err != nil || r.Code != 0 {
+		s.t.Errorf("under %d kills: %v, exit %d: %s", kills, r.err, r.Code, r.Output())
+	}
+	s.t.Logf("under %d kills: %s", kills, r.Output())
+}
+
+// entries counts the files below a directory of the branch, by FUSE.
+func (s *server) entries(name string) (n int) {
+	filepath.WalkDir(s.at(name), func(string, os.DirEntry, error) error { n++; return nil })
+	return n
+}
+
 // The battery on a branch, with two clients; then the branch is committed over NFS, and nothing of the commit can be changed.
 func TestServer(t *testing.T) {
 	t.Parallel()
@@ -174,6 +213,7 @@ func TestServer(t *testing.T) {
 			t.Errorf("by FUSE: %q %v", b, err)
 		}
 	}
+	s.restartedUnder(g, 2, "20s")
 	if got := g.ok("/", "df --output=size,avail /mnt/one | tail -1"); strings.Contains(got, " 0") {
 		t.Errorf("df: %s", got)
 	}

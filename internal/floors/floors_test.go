@@ -39,7 +39,9 @@ var allowed = map[string][]string{
 	"bench":                             {"graveler", "graveler/committed", "object", "object/objecttest", "cache", "spill", "engine", "engine/local"},
 	"bench/workload":                    {}, // knows nothing of what it measures
 	"bench/loopback":                    {},
+	"bench/nfsclient":                   {"nfs/xdr"}, // the words of RPC, and nothing of the server
 	"e2e":                               {"graveler", "internal/fixtures", "object/objecttest"},
+	"e2e/nfs":                           {"internal/nfsvm", "internal/nfsvm/wire"},
 	"e2e/nfs/battery":                   {"internal/fsx"}, // knows nothing of the server
 	"internal/fixtures":                 {"graveler"},
 	"internal/floors":                   {},

@@ -5,8 +5,10 @@
 //	battery check [-second DIR] [-only NAMES] [-local] DIR
 //	battery readonly DIR
 //	battery fsx SEED OPERATIONS DIR...
+//	battery model SEED OPERATIONS|SECONDSs DIR
+//	battery listed N TIMES DIR
 //
-// It prints a line for each check: RUN, then PASS or FAIL, the check's name, and after a tab why.
+// The first two print a line for each check: RUN, then PASS or FAIL, the check's name, and after a tab why.
 package main
 
 import (
@@ -18,7 +20,7 @@ import (
 
 func main() {
 	commands := map[string]func([]string) error{
-		"check": checkCommand, "readonly": readOnlyCommand, "fsx": fsxCommand, "do": doCommand,
+		"check": checkCommand, "readonly": readOnlyCommand, "fsx": fsxCommand, "model": modelCommand, "listed": listedCommand, "do": doCommand,
 	}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
 		fmt.Fprintln(os.Stderr, "battery: see its package comment")
