@@ -9,7 +9,7 @@ PREFIX ?= /usr/local
 # The packages whose tests run again under the race detector.
 RACE := ./cache ./spill ./vfs ./fs ./nfs/... ./engine/... ./control ./daemon ./graveler/...
 
-.PHONY: build up down test lint bench bench-peers deps deps-run install clean fuzz soak
+.PHONY: build up down test lint bench bench-nfs bench-peers deps deps-run install clean fuzz soak nfs-soak
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/lakefsfs ./cmd/lakefsfs
@@ -50,6 +50,11 @@ test: deps lint
 bench: build
 	go run ./bench $(ARGS)
 
+# Our NFS server, nfs-ganesha and rclone, on the same work by one client. ARGS as of bench.
+bench-nfs: build bench-peers
+	@scripts/apt ganesha.nfsd:nfs-ganesha-vfs rpcbind:rpcbind
+	go run ./bench -nfs $(ARGS)
+
 # What the contest is with, besides JuiceFS, which it takes if that is on PATH.
 bench-peers:
 	@mkdir -p $(TOOLS)
@@ -62,6 +67,11 @@ fuzz:
 soak:
 	LAKEFSFS_TEST_ALL=1 go test -count=1 -timeout 60m ./e2e
 	go test -count=10 -timeout 60m ./fs ./engine/local ./engine/internal/replica ./spill ./graveler/...
+
+# The kernel's NFS client for an hour: fsx, trees, programs, kills. CTHON is where scripts/cthon put the Connectathon tests, if anywhere.
+nfs-soak: deps
+	@test -z '$(CTHON)' || scripts/nfsvm-guest .tools/nfsvm-cthon gcc libc6-dev make groff-base time
+	LAKEFSFS_TEST_ALL=1 LAKEFSFS_TEST_CTHON='$(CTHON)' go test -count=1 -timeout 180m -v ./e2e/nfs
 
 install: build
 	install -D bin/lakefsfs $(DESTDIR)$(PREFIX)/bin/lakefsfs

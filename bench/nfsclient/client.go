@@ -28,6 +28,9 @@ const (
 // Status is what a server answered instead of NFS3_OK.
 type Status uint32
 
+// NoEntry tells that there is no such name.
+const NoEntry Status = 2
+
 func (s Status) Error() string { return fmt.Sprintf("the server answered status %d", uint32(s)) }
 
 // conn is one connection, of any program.

@@ -36,7 +36,7 @@ var allowed = map[string][]string{
 	"nfs/nfstest":                       {"nfs/xdr"},
 	"daemon":                            {"graveler", "graveler/committed", "object", "cache", "spill", "engine/local", "engine/remote", "control", "vfs", "fs", "nfs"},
 	"cmd/lakefsfs":                      {"graveler", "graveler/committed", "object", "engine", "engine/remote", "control", "daemon"},
-	"bench":                             {"graveler", "graveler/committed", "object", "object/objecttest", "cache", "spill", "engine", "engine/local"},
+	"bench":                             {"bench/nfsclient", "graveler", "graveler/committed", "object", "object/objecttest", "cache", "spill", "engine", "engine/local"},
 	"bench/workload":                    {}, // knows nothing of what it measures
 	"bench/loopback":                    {},
 	"bench/nfsclient":                   {"nfs/xdr"}, // the words of RPC, and nothing of the server

@@ -7,9 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -150,8 +148,8 @@ func network(name string, addr [4]byte, bits int) error {
 		if err != nil {
 			return err
 		}
-		if _, _, errno := syscall.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(request), uintptr(unsafe.Pointer(r))); errno != 0 {
-			return fmt.Errorf("network %s: %w", name, errno)
+		if err := unix.IoctlIfreq(fd, request, r); err != nil {
+			return fmt.Errorf("network %s: %w", name, err)
 		}
 		return nil
 	}
