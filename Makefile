@@ -9,7 +9,7 @@ PREFIX ?= /usr/local
 # The packages whose tests run again under the race detector.
 RACE := ./cache ./spill ./vfs ./fs ./nfs/... ./engine/... ./control ./daemon ./graveler/...
 
-.PHONY: build up down test lint bench bench-peers deps deps-run install clean fuzz soak
+.PHONY: build up down test lint bench bench-nfs bench-peers deps deps-run install clean fuzz soak nfs-soak
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/lakefsfs ./cmd/lakefsfs
@@ -20,7 +20,8 @@ deps-run:
 
 # What the tests need.
 deps: deps-run
-	@scripts/apt getfattr:attr rsync:rsync sqlite3:sqlite3 git:git xz:xz-utils gcc:gcc tar:tar diff:diffutils nfs-cp:libnfs-utils
+	@scripts/apt getfattr:attr rsync:rsync sqlite3:sqlite3 git:git xz:xz-utils gcc:gcc tar:tar diff:diffutils nfs-cp:libnfs-utils qemu-system-x86_64:qemu-system-x86 modprobe:kmod mkfs.ext4:e2fsprogs
+	@test -n "$$LAKEFSFS_TEST_NO_VM" || scripts/nfsvm-guest .tools/nfsvm
 	go mod download
 	@mkdir -p $(TOOLS)
 	@test -x $(TOOLS)/versitygw || GOBIN=$(TOOLS) go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
@@ -49,6 +50,11 @@ test: deps lint
 bench: build
 	go run ./bench $(ARGS)
 
+# Our NFS server, nfs-ganesha and rclone, on the same work by one client. ARGS as of bench.
+bench-nfs: build bench-peers
+	@scripts/apt ganesha.nfsd:nfs-ganesha-vfs rpcbind:rpcbind
+	go run ./bench -nfs $(ARGS)
+
 # What the contest is with, besides JuiceFS, which it takes if that is on PATH.
 bench-peers:
 	@mkdir -p $(TOOLS)
@@ -61,6 +67,11 @@ fuzz:
 soak:
 	LAKEFSFS_TEST_ALL=1 go test -count=1 -timeout 60m ./e2e
 	go test -count=10 -timeout 60m ./fs ./engine/local ./engine/internal/replica ./spill ./graveler/...
+
+# The kernel's NFS client for an hour: fsx, trees, programs, kills. CTHON is where scripts/cthon put the Connectathon tests, if anywhere.
+nfs-soak: deps
+	@test -z '$(CTHON)' || scripts/nfsvm-guest .tools/nfsvm-cthon gcc libc6-dev make groff-base time
+	LAKEFSFS_TEST_ALL=1 LAKEFSFS_TEST_CTHON='$(CTHON)' go test -count=1 -timeout 180m -v ./e2e/nfs
 
 install: build
 	install -D bin/lakefsfs $(DESTDIR)$(PREFIX)/bin/lakefsfs

@@ -29,6 +29,7 @@ type plan struct {
 	keepCaches     bool          // the kernel's
 	only, measures string
 	raw            string
+	nfs            *nfsPlan // set if NFS servers are to be compared instead
 }
 
 // quicken makes small what no flag has set.

@@ -40,6 +40,8 @@ func main() {
 	flag.StringVar(&p.only, "contenders", "", "contenders to run, by comma (default: all that are installed but passthrough)")
 	flag.StringVar(&p.measures, "measures", "", "measures to run, by comma (default: all)")
 	flag.StringVar(&p.raw, "raw", "", "also write all results to this file, as lines of JSON")
+	nfs := flag.Bool("nfs", false, "run the contest of NFS servers, and nothing else")
+	inside := flag.Bool("nfs-inside", false, "of -nfs: it runs in a network of its own already")
 	build := flag.String("build", "", "only write a big repository's namespace there (a URL), to be attached")
 	layout := flag.String("layout", "dirs", "of -build: dirs, deep or flat")
 	entries := flag.Int("entries", 10_000_000, "of -build")
@@ -59,6 +61,23 @@ func main() {
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
+	if *nfs {
+		*sizes, *tree, *contest = "", "", false
+		if os.Geteuid() == 0 && !*inside {
+			if err := enclosed(ctx); err != nil {
+				fmt.Fprintln(os.Stderr, "bench:", err)
+				os.Exit(1)
+			}
+			return
+		}
+		if *inside {
+			if err := settleIn(); err != nil {
+				fmt.Fprintln(os.Stderr, "bench:", err)
+				os.Exit(1)
+			}
+		}
+		p.nfs = &nfsPlan{plan: &p, inside: *inside}
+	}
 	if err := run(ctx, &p, *dir, *tree, *sizes, *bin, *contest); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -100,6 +119,9 @@ func run(ctx context.Context, p *plan, dir, tree, sizes, bin string, contest boo
 		if err := programs(work, tree, bin); err != nil {
 			return err
 		}
+	}
+	if p.nfs != nil {
+		return p.nfs.run(ctx, work, bin, os.Stdout)
 	}
 	if !contest {
 		return nil

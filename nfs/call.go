@@ -86,11 +86,19 @@ func (q *request) run(p *procedure) {
 	q.reset(xdr.AcceptSuccess)
 	q.w.Uint32(uint32(st))
 	words := p.fail
-	if q.post != nil && words > 0 {
-		words--
-		q.post.put(q)
+	if q.post == nil || words == 0 {
+		for range words {
+			q.w.Uint32(0)
+		}
+		return
 	}
-	for range words {
+	// Two words are attributes before a change and after it; of others the first is what the object has.
+	if words == 2 {
+		q.w.Uint32(0)
+		words--
+	}
+	q.post.put(q)
+	for range words - 1 {
 		q.w.Uint32(0)
 	}
 }

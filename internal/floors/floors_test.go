@@ -41,12 +41,19 @@ var allowed = map[string][]string{
 	"nfs/xdr":                           {}, // knows nothing of files
 	"nfs/nfstest":                       {"nfs/xdr"},
 	"cmd/lakefsfs":                      {"graveler", "graveler/committed", "object", "engine", "engine/remote", "control", "daemon"},
-	"bench":                             {"graveler", "graveler/committed", "object", "object/objecttest", "cache", "spill", "engine", "engine/local"},
+	"bench":                             {"bench/nfsclient", "graveler", "graveler/committed", "object", "object/objecttest", "cache", "spill", "engine", "engine/local"},
 	"bench/workload":                    {}, // knows nothing of what it measures
 	"bench/loopback":                    {},
+	"bench/nfsclient":                   {"nfs/xdr"}, // the words of RPC, and nothing of the server
 	"e2e":                               {"graveler", "internal/fixtures", "object/objecttest"},
+	"e2e/nfs":                           {"internal/nfsvm", "internal/nfsvm/wire"},
+	"e2e/nfs/battery":                   {"internal/fsx"}, // knows nothing of the server
 	"internal/fixtures":                 {"graveler"},
 	"internal/floors":                   {},
+	"internal/fsx":                      {},
+	"internal/nfsvm":                    {"internal/nfsvm/wire"},
+	"internal/nfsvm/agent":              {"internal/nfsvm/wire"}, // the guest's first process
+	"internal/nfsvm/wire":               {},
 }
 
 // owners are the libraries that one package alone may import, by prefix.

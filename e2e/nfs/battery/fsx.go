@@ -1,0 +1,24 @@
+package main
+
+import (
+	"errors"
+	"strconv"
+
+	"github.com/lakefsfs/lakefsfs/internal/fsx"
+)
+
+func fsxCommand(args []string) error {
+	if len(args) < 3 {
+		return errors.New("fsx SEED OPERATIONS DIR...")
+	}
+	seed, err := strconv.ParseUint(args[0], 10, 64)
+	if err != nil {
+		return err
+	}
+	n, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	// NFSv3 has no fallocate.
+	return fsx.Run(fsx.Options{Dirs: args[2:], Seed: seed, Operations: n, NoAllocate: true})
+}
