@@ -42,6 +42,9 @@ var allowed = map[string][]string{
 	"bench/workload":                    {}, // knows nothing of what it measures
 	"bench/loopback":                    {},
 	"e2e":                               {"graveler", "internal/fixtures", "object/objecttest"},
+	"e2e/history":                       {}, // knows nothing of what it judges
+	"internal/chaos":                    {},
+	"internal/chaos/faultfs":            {},
 	"internal/fixtures":                 {"graveler"},
 	"internal/floors":                   {},
 }
@@ -53,7 +56,8 @@ var owners = map[string][]string{
 	"github.com/cockroachdb/pebble/sstable": {"graveler/committed"}, // the format is known in one place
 	"github.com/dgraph-io/ristretto":        {"cache"},
 	"gocloud.dev":                           {"object"},
-	"github.com/hanwen/go-fuse":             {"fs", "bench/loopback"}, // the latter to show what FUSE alone costs
+	"github.com/hanwen/go-fuse":             {"fs", "bench/loopback", "internal/chaos/faultfs"}, // to show what FUSE alone costs, and a disk that fails
+	"github.com/anishathalye/porcupine":     {"e2e/history"},
 	"github.com/spf13/viper":                {"daemon"},
 	"github.com/spf13/cobra":                {"cmd/lakefsfs"},
 }
