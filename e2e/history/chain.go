@@ -86,7 +86,7 @@ func CheckChain(r *Recorder, branch, first string, log []Logged, most time.Durat
 			}
 			return false, state
 		},
-	}, func(any) string { return branch }, nil, most)
+	}, nil, most)
 	if len(vs) == 0 {
 		return Verdict{Object: branch, Result: porcupine.Ok}, wrong
 	}

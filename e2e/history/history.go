@@ -70,13 +70,13 @@ func (v Verdict) Right() bool { return v.Result == porcupine.Ok }
 func (v Verdict) Undecided() bool { return v.Result == porcupine.Unknown }
 
 // check judges each object's history by itself, after simpler, if not nil, made it easier.
-func (r *Recorder) check(m porcupine.Model, object func(in any) string, simpler func([]porcupine.Operation) []porcupine.Operation, most time.Duration) []Verdict {
+func (r *Recorder) check(m porcupine.Model, simpler func([]porcupine.Operation) []porcupine.Operation, most time.Duration) []Verdict {
 	r.mu.Lock()
 	ops := slices.Clone(r.ops)
 	r.mu.Unlock()
 	by := map[string][]porcupine.Operation{}
 	for _, op := range ops {
-		k := object(op.Input)
+		k := objectOf(op.Input)
 		by[k] = append(by[k], op)
 	}
 	var out []Verdict
@@ -114,4 +114,44 @@ func story(ops []porcupine.Operation) string {
 		fmt.Fprintf(&b, "%9.4f to %9s  client %d: %+v -> %+v\n", float64(op.Call)/1e9, until, op.ClientId, op.Input, op.Output)
 	}
 	return b.String()
+}
+
+// OpenObjects are the objects of which steps are open.
+func (r *Recorder) OpenObjects() map[string]bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	open := map[string]bool{}
+	for _, op := range r.ops {
+		if op.Return == math.MaxInt64 {
+			open[objectOf(op.Input)] = true
+		}
+	}
+	return open
+}
+
+// objectOf names the object that a step is on.
+func objectOf(in any) string {
+	switch in := in.(type) {
+	case Put:
+		return in.Object
+	case Get:
+		return in.Object
+	case Create:
+		return in.Group
+	case Delete:
+		return in.Group
+	case Set:
+		return in.Group
+	case Rename:
+		return in.Group
+	case Resolve:
+		return in.Group
+	case ListRefs:
+		return in.Group
+	case Commit:
+		return in.Branch
+	case Head:
+		return in.Branch
+	}
+	panic(fmt.Sprintf("no step: %T", in))
 }

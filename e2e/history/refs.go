@@ -93,22 +93,6 @@ func CheckRefs(r *Recorder, most time.Duration) []Verdict {
 			}
 			return false, s
 		},
-	}, func(in any) string {
-		switch in := in.(type) {
-		case Create:
-			return in.Group
-		case Delete:
-			return in.Group
-		case Set:
-			return in.Group
-		case Rename:
-			return in.Group
-		case Resolve:
-			return in.Group
-		case ListRefs:
-			return in.Group
-		}
-		return "?"
 	}, nil, most)
 }
 

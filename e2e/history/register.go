@@ -32,14 +32,6 @@ func CheckRegisters(r *Recorder, most time.Duration) []Verdict {
 			}
 			return false, state
 		},
-	}, func(in any) string {
-		switch in := in.(type) {
-		case Put:
-			return in.Object
-		case Get:
-			return in.Object
-		}
-		return "?"
 	}, bound, most)
 }
 
