@@ -168,5 +168,5 @@ func objectOf(b graveler.BranchID, key string) string {
 	if len(key) > 2 && key[:2] == "g/" {
 		key = "g"
 	}
-	return object(b, key)
+	return keyOf(b, key)
 }

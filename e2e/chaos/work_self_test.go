@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"iter"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -17,7 +18,9 @@ import (
 
 func newLocal(t *testing.T) engine.Engine {
 	t.Helper()
-	objects := func(ctx context.Context, ns string) (object.Store, error) { return object.Open(ctx, ns, object.Options{}) }
+	objects := func(ctx context.Context, ns string) (object.Store, error) {
+		return object.Open(ctx, ns, object.Options{})
+	}
 	d := t.TempDir()
 	sp, err := spill.Open(d+"/spill", spill.Options{OpenBase: objects})
 	if err != nil {
@@ -31,7 +34,13 @@ func newLocal(t *testing.T) engine.Engine {
 	if _, err := e.CreateRepository(t.Context(), engine.CreateRepository{ID: repo}); err != nil {
 		t.Fatal(err)
 	}
-	return e
+	return whole{e}
+}
+
+type whole struct{ *local.Engine }
+
+func (w whole) Watch(ctx context.Context, _ uint64) iter.Seq2[engine.Event, error] {
+	return w.Engine.Watch(ctx)
 }
 
 // broken is an engine that does wrong what clusters do wrong.

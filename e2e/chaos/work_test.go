@@ -226,20 +226,20 @@ func entry(v string) graveler.Entry {
 
 func valueOf(e graveler.Entry) string { return strings.TrimPrefix(e.Address, "data/") }
 
-func object(b graveler.BranchID, key string) string { return string(b) + ":" + key }
+func keyOf(b graveler.BranchID, key string) string { return string(b) + ":" + key }
 
 func (w *worker) put(b graveler.BranchID, key string) {
-	in := history.Put{Object: object(b, key), Value: w.value()}
+	in := history.Put{Object: keyOf(b, key), Value: w.value()}
 	w.write("put", in, b, graveler.Change{Path: key, Entry: entry(in.Value)})
 }
 
 func (w *worker) remove(b graveler.BranchID, key string) {
-	w.write("remove", history.Put{Object: object(b, key)}, b, graveler.Change{Path: key, Remove: true})
+	w.write("remove", history.Put{Object: keyOf(b, key)}, b, graveler.Change{Path: key, Remove: true})
 }
 
 // putTogether writes some keys in one step: they are one object, of which nobody may see a part.
 func (w *worker) putTogether(b graveler.BranchID) {
-	in := history.Put{Object: object(b, "g"), Value: w.value()}
+	in := history.Put{Object: keyOf(b, "g"), Value: w.value()}
 	var cs []graveler.Change
 	for i := range together {
 		cs = append(cs, graveler.Change{Path: fmt.Sprintf("g/%d", i), Entry: entry(in.Value)})
@@ -268,9 +268,9 @@ func (w *worker) get(b graveler.BranchID, key string) {
 	})
 	switch {
 	case err == nil:
-		w.keys.Add(w.id, called, returned, history.Get{Object: object(b, key)}, history.Value(valueOf(en)))
+		w.keys.Add(w.id, called, returned, history.Get{Object: keyOf(b, key)}, history.Value(valueOf(en)))
 	case graveler.KindOf(err) == graveler.NotFound:
-		w.keys.Add(w.id, called, returned, history.Get{Object: object(b, key)}, history.Value(""))
+		w.keys.Add(w.id, called, returned, history.Get{Object: keyOf(b, key)}, history.Value(""))
 	case !passing(err):
 		w.odd("get", err)
 	}
@@ -307,10 +307,10 @@ func contents(ctx context.Context, c engine.Engine, repo graveler.RepositoryID, 
 func (e *epoch) saw(b graveler.BranchID, how string, got map[string]string, called, returned int64) {
 	for i := range singles {
 		k := fmt.Sprintf("k/%d", i)
-		e.keys.Add(0, called, returned, history.Get{Object: object(b, k)}, history.Value(got[k]))
+		e.keys.Add(0, called, returned, history.Get{Object: keyOf(b, k)}, history.Value(got[k]))
 	}
 	if v, whole := wholeGroup(got); whole {
-		e.keys.Add(0, called, returned, history.Get{Object: object(b, "g")}, history.Value(v))
+		e.keys.Add(0, called, returned, history.Get{Object: keyOf(b, "g")}, history.Value(v))
 	} else {
 		e.l.violation("%s: %s of %s has a part of what was staged together: %v", e.name, how, b, got)
 	}
@@ -430,7 +430,7 @@ func (w *worker) ref() {
 	var do func(ctx context.Context) error
 	switch k := w.r.IntN(10); {
 	case k < 3:
-		step, in = "create", history.Create{Group: g, Ref: n, Commit: string(to)}
+		step, in = "create", history.Create{Group: g, Ref: n, Commit: string(to), Tag: tag}
 		do = func(ctx context.Context) (err error) {
 			if tag {
 				_, err = w.c.CreateTag(ctx, w.repo, graveler.TagID(name), graveler.Ref(to))

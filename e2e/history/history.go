@@ -7,6 +7,7 @@ package history
 import (
 	"fmt"
 	"math"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -111,7 +112,7 @@ func story(ops []porcupine.Operation) string {
 		if op.Return != math.MaxInt64 {
 			until = fmt.Sprintf("%.4f", float64(op.Return)/1e9)
 		}
-		fmt.Fprintf(&b, "%9.4f to %9s  client %d: %+v -> %+v\n", float64(op.Call)/1e9, until, op.ClientId, op.Input, op.Output)
+		fmt.Fprintf(&b, "%9.4f to %9s  client %d: %s -> %s\n", float64(op.Call)/1e9, until, op.ClientId, words(op.Input), words(op.Output))
 	}
 	return b.String()
 }
@@ -154,4 +155,12 @@ func objectOf(in any) string {
 		return in.Branch
 	}
 	panic(fmt.Sprintf("no step: %T", in))
+}
+
+var long = regexp.MustCompile("[0-9a-f]{64}")
+
+// words writes a step or an outcome down, with ids cut short.
+func words(v any) string {
+	s := strings.TrimPrefix(fmt.Sprintf("%T %+v", v, v), "history.")
+	return long.ReplaceAllStringFunc(s, func(id string) string { return id[:8] })
 }

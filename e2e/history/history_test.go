@@ -69,7 +69,9 @@ func TestObjectsByThemselves(t *testing.T) {
 }
 
 func TestRefs(t *testing.T) {
-	create := func(from, to int64, ref int, c string, out any) step { return step{from, to, Create{"g", ref, c}, out} }
+	create := func(from, to int64, ref int, c string, out any) step {
+		return step{from, to, Create{Group: "g", Ref: ref, Commit: c}, out}
+	}
 	del := func(from, to int64, ref int, out any) step { return step{from, to, Delete{"g", ref}, out} }
 	set := func(from, to int64, ref int, c string, out any) step { return step{from, to, Set{"g", ref, c}, out} }
 	ren := func(from, to int64, a, b int, out any) step { return step{from, to, Rename{"g", a, b}, out} }
@@ -88,6 +90,8 @@ func TestRefs(t *testing.T) {
 		{"a life", true, []step{create(1, 2, 0, "a", done), create(3, 4, 0, "b", exists), set(5, 6, 0, "c", done), get(7, 8, 0, "c"), ren(9, 10, 0, 1, done), list(11, 12, "", "c", ""), del(13, 14, 1, done), del(15, 16, 1, none), list(17, 18)}},
 		{"two that both made it", false, []step{create(1, 5, 0, "a", done), create(2, 6, 0, "b", done)}},
 		{"two, one made it", true, []step{create(1, 5, 0, "a", exists), create(2, 6, 0, "b", done), get(7, 8, 0, "b")}},
+		{"a tag made again", true, []step{create(1, 2, 0, "a", done), {3, 4, Create{"g", 0, "a", true}, done}, {3, 4, Create{"g", 0, "b", true}, exists}}},
+		{"a tag made anew", false, []step{create(1, 2, 0, "a", done), {3, 4, Create{"g", 0, "b", true}, done}}},
 		{"two that both removed it", false, []step{create(1, 2, 0, "a", done), del(3, 5, 0, done), del(3, 5, 0, done)}},
 		{"a retry that meets itself", false, []step{create(1, 4, 0, "a", exists), get(5, 6, 0, "a")}},
 		{"a lost ref", false, []step{create(1, 2, 0, "a", done), get(3, 4, 0, "")}},

@@ -16,6 +16,7 @@ type (
 		Group  string
 		Ref    int
 		Commit string
+		Tag    bool // to make a tag again as it is isn't refused
 	}
 	// Delete removes a ref. Its outcome is Done, NotFound or Unknown.
 	Delete struct {
@@ -58,7 +59,7 @@ func CheckRefs(r *Recorder, most time.Duration) []Verdict {
 			s := state.(Refs)
 			switch in := in.(type) {
 			case Create:
-				if s[in.Ref] != "" {
+				if s[in.Ref] != "" && !(in.Tag && s[in.Ref] == in.Commit) {
 					return one(out, Exists{}), s
 				}
 				s[in.Ref] = in.Commit

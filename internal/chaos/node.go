@@ -48,7 +48,7 @@ func (n *Node) Start() error {
 	}
 	defer log.Close()
 	cmd := exec.Command(n.bin, "daemon")
-	cmd.Env = append(os.Environ(), n.env...)
+	cmd.Env = append(append(os.Environ(), n.env...), ClockEnv+"="+n.clock())
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for us: we end it in order
 	if err := cmd.Start(); err != nil {

@@ -1,2 +1,0 @@
-package chaos
-const repo = "chaos"
