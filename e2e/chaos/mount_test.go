@@ -29,7 +29,7 @@ func mounted(t *testing.T, c *harness.Cluster, name, place string) string {
 	if err := os.MkdirAll(mnt, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	cfg := fmt.Sprintf("data: %s/data\nlisten: unix://%s/s\nserver: %s\ntls:\n  insecure: true\nlog:\n  format: text\nmounts:\n  - place: %s\n    dir: %s\n",
+	cfg := fmt.Sprintf("data: %s/data\nlisten: unix://%s/s\nengine:\n  address: %s\ntls:\n  insecure: true\nlog:\n  format: text\nmounts:\n  - place: %s\n    dir: %s\n",
 		dir, dir, strings.Join(c.Serve(), ","), place, mnt)
 	if err := os.WriteFile(dir+"/config.yaml", []byte(cfg), 0o600); err != nil {
 		t.Fatal(err)

@@ -41,6 +41,7 @@ var allowed = map[string][]string{
 	"bench":                             {"graveler", "graveler/committed", "object", "object/objecttest", "cache", "spill", "engine", "engine/local"},
 	"bench/workload":                    {}, // knows nothing of what it measures
 	"bench/loopback":                    {},
+	"bench/cluster":                     {"graveler", "engine", "engine/remote", "internal/chaos"},
 	"e2e":                               {"graveler", "internal/fixtures", "object/objecttest"},
 	"e2e/history":                       {}, // knows nothing of what it judges
 	"internal/chaos":                    {},
