@@ -2,7 +2,6 @@ package chaos
 
 import (
 	"context"
-	"iter"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -34,13 +33,7 @@ func newLocal(t *testing.T) engine.Engine {
 	if _, err := e.CreateRepository(t.Context(), engine.CreateRepository{ID: repo}); err != nil {
 		t.Fatal(err)
 	}
-	return whole{e}
-}
-
-type whole struct{ *local.Engine }
-
-func (w whole) Watch(ctx context.Context, _ uint64) iter.Seq2[engine.Event, error] {
-	return w.Engine.Watch(ctx)
+	return e
 }
 
 // broken is an engine that does wrong what clusters do wrong.
