@@ -20,6 +20,11 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+
+	pb "github.com/lakefsfs/lakefsfs/api/lakefsfs/v1"
 	"github.com/lakefsfs/lakefsfs/engine"
 	"github.com/lakefsfs/lakefsfs/engine/remote"
 	"github.com/lakefsfs/lakefsfs/graveler"
@@ -133,20 +138,28 @@ func newCluster(t *testing.T, o harness.Options) *harness.Cluster {
 	return c
 }
 
+// direct are connections to the nodes behind the network, which see what one node sees; a client would go to the leader.
+var direct sync.Map // HOST:PORT -> *grpc.ClientConn
+
 // members asks a node, on its own machine, for all it knows; nil if it doesn't answer.
-func members(ctx context.Context, n *harness.Node) []engine.Member {
-	c, err := remote.Dial("unix://"+n.Socket, remote.DialOptions{})
-	if err != nil {
-		return nil
+func members(ctx context.Context, n *harness.Node) []*pb.Member {
+	cc, ok := direct.Load(n.Direct)
+	if !ok {
+		c, err := grpc.NewClient(n.Direct, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff: backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1, MaxDelay: 50 * time.Millisecond}, MinConnectTimeout: time.Second,
+		}))
+		if err != nil {
+			return nil
+		}
+		cc, _ = direct.LoadOrStore(n.Direct, c)
 	}
-	defer c.Close()
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	ms, err := c.Members(ctx)
+	r, err := pb.NewClusterClient(cc.(*grpc.ClientConn)).Members(ctx, &pb.MembersRequest{}, grpc.WaitForReady(true))
 	if err != nil {
 		return nil
 	}
-	return ms
+	return r.Members
 }
 
 // leader is the name of the node that says that it leads.
@@ -156,7 +169,7 @@ func leader(ctx context.Context, c *harness.Cluster) string {
 	for i, n := range c.Nodes {
 		if n.Running() {
 			all.Go(func() {
-				says[i] = slices.ContainsFunc(members(ctx, n), func(m engine.Member) bool { return m.Self && m.Leader })
+				says[i] = slices.ContainsFunc(members(ctx, n), func(m *pb.Member) bool { return m.Self && m.Leader })
 			})
 		}
 	}
@@ -185,7 +198,7 @@ func handOver(ctx context.Context, c *harness.Cluster, r *remote.Client, to stri
 		for _, n := range c.Nodes {
 			for _, m := range members(ctx, n) {
 				if m.Peer == c.Node(to).Peer {
-					id = m.ID
+					id = m.Id
 				}
 			}
 		}

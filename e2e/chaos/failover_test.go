@@ -25,7 +25,7 @@ func caughtUp(ctx context.Context, c *harness.Cluster) (*harness.Node, error) {
 		}
 		voters := 0
 		for _, m := range members(ctx, lead) {
-			if !m.Voter || !m.Self && (m.Contact < 0 || m.Contact > time.Second) {
+			if !m.Voter || !m.Self && (m.Contact == nil || m.Contact.AsDuration() > time.Second) {
 				return false
 			}
 			voters++

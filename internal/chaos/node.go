@@ -21,6 +21,7 @@ type Node struct {
 	Socket string // of its data directory, for those on its machine
 	Peer   string // HOST:PORT that others are told to reach it at
 	Serve  string // HOST:PORT that clients are told to reach it at
+	Direct string // HOST:PORT that it serves clients at, behind the network
 	Log    string // file of what it says
 	Disk   *Disk  // nil if its data lies on the machine's own disk
 
@@ -200,7 +201,7 @@ func New(o Options) (_ *Cluster, err error) {
 			n.Data = filepath.Join(n.Disk.Dir, "data")
 		}
 		peer, serve := fmt.Sprintf("%s.%d:7001", prefix, i), fmt.Sprintf("%s.%d:7002", prefix, i)
-		n.Peer, n.Serve = peer, serve
+		n.Peer, n.Serve, n.Direct = peer, serve, serve
 		if o.Network {
 			n.Peer, n.Serve = fmt.Sprintf("%s.%d:7001", prefix, 100+i), fmt.Sprintf("%s.%d:7002", prefix, 100+i)
 			if err := c.Net.Front(name, n.Peer, peer); err != nil {
