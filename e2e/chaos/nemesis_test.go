@@ -63,9 +63,9 @@ func (n *nemesis) run(ctx context.Context) {
 		if len(heals) == 0 {
 			continue
 		}
-		pause(ctx, n.between(300*time.Millisecond, 6*time.Second))
+		pause(ctx, n.between(200*time.Millisecond, 4*time.Second))
 		n.mend(heals)
-		pause(ctx, n.between(100*time.Millisecond, 4*time.Second))
+		pause(ctx, n.between(100*time.Millisecond, 2500*time.Millisecond))
 	}
 }
 
