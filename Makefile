@@ -9,7 +9,7 @@ PREFIX ?= /usr/local
 # The packages whose tests run again under the race detector.
 RACE := ./cache ./spill ./vfs ./fs ./nfs/... ./engine/... ./control ./daemon ./graveler/...
 
-.PHONY: build up down test lint bench bench-nfs bench-peers deps deps-run install clean fuzz soak nfs-soak
+.PHONY: build up down test lint bench bench-nfs bench-peers bench-cluster bench-cluster-peers chaos failover soak-mount deps deps-run install clean fuzz soak nfs-soak
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/lakefsfs ./cmd/lakefsfs
@@ -59,6 +59,27 @@ bench-nfs: build bench-peers
 bench-peers:
 	@mkdir -p $(TOOLS)
 	@test -x $(TOOLS)/rclone || CGO_ENABLED=0 GOBIN=$(TOOLS) go install github.com/rclone/rclone@v1.76.0
+
+# Three nodes on loopback beside etcd's, puts in a second and how long they take. -h tells the flags for ARGS. The second makes etcd, once.
+bench-cluster: build bench-cluster-peers
+	go run ./bench/cluster $(ARGS)
+
+bench-cluster-peers:
+	@test -x $(TOOLS)/etcd || scripts/etcd $(TOOLS)
+
+# Clusters of real processes while everything fails: DURATION of it, with SEED's choices, on NODES nodes. As root, or disks don't fail.
+DURATION ?= 10m
+NODES ?= 3
+chaos:
+	LAKEFSFS_TEST_CHAOS=$(DURATION) LAKEFSFS_TEST_SEED=$(SEED) LAKEFSFS_TEST_NODES=$(NODES) go test -count=1 -timeout 0 -run 'TestChaos$$|TestClock' -v ./internal/chaos ./e2e/chaos
+
+# How long no write is acknowledged after kill -9 of the leader, under load.
+failover:
+	LAKEFSFS_TEST_KILLS=$(or $(KILLS),50) go test -count=1 -timeout 60m -run 'TestFailover$$' -v ./e2e/chaos
+
+# A mount that asks a cluster, through kills of its leaders, while trees are unpacked on it and files are saved.
+soak-mount:
+	LAKEFSFS_TEST_KILLS=$(or $(KILLS),20) go test -count=1 -timeout 60m -run 'TestMount$$' -v ./e2e/chaos
 
 fuzz:
 	scripts/fuzz 60s

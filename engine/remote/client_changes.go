@@ -81,7 +81,7 @@ func (c *Client) Watch(ctx context.Context, after uint64) iter.Seq2[engine.Event
 					break
 				}
 			}
-			w.again, w.told = w.told, 0
+			w.again, w.told = max(w.again, w.told), 0 // a stream may break before it has told all again
 			w.missed = w.missed || !first && w.index == 0
 		}
 		if first {

@@ -48,6 +48,10 @@ var allowed = map[string][]string{
 	"e2e":                               {"graveler", "internal/fixtures", "object/objecttest"},
 	"e2e/nfs":                           {"internal/nfsvm", "internal/nfsvm/wire"},
 	"e2e/nfs/battery":                   {"internal/fsx"}, // knows nothing of the server
+	"bench/cluster":                     {"graveler", "engine", "engine/remote", "internal/chaos"},
+	"e2e/history":                       {}, // knows nothing of what it judges
+	"internal/chaos":                    {},
+	"internal/chaos/faultfs":            {},
 	"internal/fixtures":                 {"graveler"},
 	"internal/floors":                   {},
 	"internal/fsx":                      {},
@@ -63,7 +67,8 @@ var owners = map[string][]string{
 	"github.com/cockroachdb/pebble/sstable": {"graveler/committed"}, // the format is known in one place
 	"github.com/dgraph-io/ristretto":        {"cache"},
 	"gocloud.dev":                           {"object"},
-	"github.com/hanwen/go-fuse":             {"fs", "bench/loopback"}, // the latter to show what FUSE alone costs
+	"github.com/hanwen/go-fuse":             {"fs", "bench/loopback", "internal/chaos/faultfs"}, // to show what FUSE alone costs, and a disk that fails
+	"github.com/anishathalye/porcupine":     {"e2e/history"},
 	"github.com/spf13/viper":                {"daemon"},
 	"github.com/spf13/cobra":                {"cmd/lakefsfs"},
 }
