@@ -49,6 +49,7 @@ var allowed = map[string][]string{
 	"e2e/nfs":                           {"internal/nfsvm", "internal/nfsvm/wire"},
 	"e2e/nfs/battery":                   {"internal/fsx"}, // knows nothing of the server
 	"bench/cluster":                     {"graveler", "engine", "engine/remote", "internal/chaos"},
+	"e2e/chaos":                         {},
 	"e2e/history":                       {}, // knows nothing of what it judges
 	"internal/chaos":                    {},
 	"internal/chaos/faultfs":            {},
