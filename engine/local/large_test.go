@@ -20,7 +20,9 @@ import (
 type large struct{ entries, branches, repos int }
 
 func openLarge(ctx context.Context, dir string, st object.Store) (*Engine, error) {
-	objects := func(ctx context.Context, ns string) (object.Store, error) { return object.Open(ctx, ns, object.Options{}) }
+	objects := func(ctx context.Context, ns string) (object.Store, error) {
+		return object.Open(ctx, ns, object.Options{})
+	}
 	sp, err := spill.Open(filepath.Join(dir, "spill"), spill.Options{OpenBase: objects})
 	if err != nil {
 		return nil, err

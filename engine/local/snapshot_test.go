@@ -33,7 +33,9 @@ func TestSnapshotAndRestore(t *testing.T) {
 	d := newDirs(t)
 	url := "file://" + filepath.Join(t.TempDir(), "snaps")
 	st := openStore(t, url)
-	objects := func(ctx context.Context, ns string) (object.Store, error) { return object.Open(ctx, ns, object.Options{}) }
+	objects := func(ctx context.Context, ns string) (object.Store, error) {
+		return object.Open(ctx, ns, object.Options{})
+	}
 	open := func(meta, spilled string, every time.Duration) (*Engine, *spill.Store) {
 		t.Helper()
 		sp, err := spill.Open(spilled, spill.Options{OpenBase: objects})
