@@ -209,7 +209,7 @@ func (r *Replica) mark(index, term uint64) error {
 const (
 	cutEntries = 50_000
 	cutBytes   = 64 << 20
-	cutKept    = 1000 // entries that stay, for a node that is a little behind
+	cutKept    = 1000 // entries that stay, for a node that is a little behind, if they are not large
 	cutCheck   = 5 * time.Second
 )
 
@@ -259,8 +259,8 @@ func (r *Replica) cut(entries uint64, bytes int64) error {
 	if err := r.mark(index, term); err != nil {
 		return err
 	}
-	if index > first+cutKept {
-		if err := r.log.DeleteRange(first, index-cutKept); err != nil {
+	if kept := keptEntries(cutKept, index-first+1, r.log.Size(), bytes); index > first+kept {
+		if err := r.log.DeleteRange(first, index-kept); err != nil {
 			return err
 		}
 	}

@@ -123,7 +123,7 @@ func (r *Replica) sendable(last raft.SnapshotMeta) (*raft.SnapshotMeta, io.ReadC
 		return nil, nil, err
 	}
 	meta.ID, meta.Index, meta.Term, meta.Size = fmt.Sprintf("state-%d-%d", term, index), index, term, size
-	return meta, f, nil
+	return meta, r.node.feed.begin(f), nil
 }
 
 // Settings is the raft configuration that was applied last, with its index.

@@ -45,6 +45,7 @@ type node struct {
 	moves map[raft.ServerID]raft.ServerAddress // what nodes said of their addresses, where the configuration says otherwise yet
 	seen  map[raft.ServerID]*sighting          // of the others, kept by the leader
 	kept  atomic.Int64                         // bytes of the log after it was cut
+	feed  feeding
 	quit  sync.Once
 	over  raft.Future
 }
@@ -543,18 +544,28 @@ func orWord(s, otherwise string) string {
 // servers is the newest configuration.
 func (n *node) servers() []raft.Server { return n.raft.GetConfiguration().Configuration().Servers }
 
-// cut has raft mark the state, and drop the log that it holds, if the log has grown by this many entries or bytes.
+// cut has raft mark the state, and drop the log that it holds, if the log has grown by this many entries or bytes. While another node takes
+// in a state that this one has sent, what it will need next stays, within a bound.
 func (n *node) cut(entries uint64, bytes int64) error {
 	first, err := n.r.log.FirstIndex()
 	if err != nil {
 		return err
 	}
-	at := n.r.fsm.at.Load()
-	if first == 0 || at < first+entries+logTrailing && n.r.log.Size() < bytes+n.kept.Load() {
+	at, size := n.r.fsm.at.Load(), n.r.log.Size()
+	if first == 0 || at < first+entries+logTrailing && size < bytes+n.kept.Load() || size < logMost && n.feeds() {
 		return nil
 	}
 	if p := n.r.failed.Load(); p != nil {
 		return *p
+	}
+	last, err := n.r.log.LastIndex()
+	if err != nil {
+		return err
+	}
+	c := n.raft.ReloadableConfig()
+	c.TrailingLogs = keptEntries(logTrailing, last-first+1, size, bytes)
+	if err := n.raft.ReloadConfig(c); err != nil {
+		return fmt.Errorf("mark the state: %w", err)
 	}
 	if err := n.await(n.stop, n.raft.Snapshot()); err != nil && n.stop.Err() == nil {
 		return fmt.Errorf("mark the state: %w", err)

@@ -175,10 +175,10 @@ func (s *Snapshots) claim(ctx context.Context, m *manifest) (time.Time, error) {
 	return now, nil
 }
 
-// parallel bounds how many files are moved at a time.
-const parallel = 4
+// filesAtOnce bounds how many files are moved at a time.
+const filesAtOnce = 4
 
-var uploadLimit = parallel // changed by tests that must know the order
+var uploadLimit = filesAtOnce // changed by tests that must know the order
 
 // upload stores the files that are not on the store, and fills the manifest's list.
 func (s *Snapshots) upload(ctx context.Context, c *stateCopy, newest *manifest, now time.Time) (uploaded int64, err error) {

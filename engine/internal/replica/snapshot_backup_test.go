@@ -515,7 +515,7 @@ func TestSnapshotGoesOn(t *testing.T) {
 		return nil
 	}})
 	uploadLimit = 1
-	defer func() { uploadLimit = parallel }()
+	defer func() { uploadLimit = filesAtOnce }()
 	if _, err := r.Snapshots(st, "url", "v1").Take(t.Context()); !errors.Is(err, graveler.Denied) {
 		t.Fatal(err)
 	}

@@ -4,7 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"path/filepath"
+	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -130,4 +133,58 @@ func (r *Replica) Joined() bool {
 	}
 	_, err := r.node.server(string(r.node.id))
 	return err == nil
+}
+
+// keptEntries is how many of the newest entries stay in a log that has some of a size: at most most, and about as many bytes as given.
+func keptEntries(most, entries uint64, size, bytes int64) uint64 {
+	if size <= bytes || entries == 0 {
+		return most
+	}
+	return max(min(most, uint64(bytes)/(uint64(size)/entries+1)), 1)
+}
+
+const (
+	// logMost bounds what the log grows to while other nodes take in a state.
+	logMost = 1 << 30
+	// feedTime is how long a node may take, after it has received a state, until it asks for what came since.
+	feedTime = time.Minute
+)
+
+// feeding knows which states are on their way to other nodes.
+type feeding struct {
+	mu   sync.Mutex
+	now  int
+	last time.Time // when one was sent to its end
+}
+
+// begin notes that a state is sent, until it is closed.
+func (f *feeding) begin(state io.ReadCloser) io.ReadCloser {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.now++
+	return &fed{ReadCloser: state, f: f}
+}
+
+type fed struct {
+	io.ReadCloser
+	f    *feeding
+	once sync.Once
+}
+
+// Close ends the sending.
+func (s *fed) Close() error {
+	s.once.Do(func() {
+		s.f.mu.Lock()
+		defer s.f.mu.Unlock()
+		s.f.now--
+		s.f.last = time.Now()
+	})
+	return s.ReadCloser.Close()
+}
+
+// feeds reports whether another node takes in a state of this one, or has just done.
+func (n *node) feeds() bool {
+	n.feed.mu.Lock()
+	defer n.feed.mu.Unlock()
+	return n.feed.now > 0 || !n.feed.last.IsZero() && time.Since(n.feed.last) < feedTime
 }

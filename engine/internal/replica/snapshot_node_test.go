@@ -202,3 +202,67 @@ func TestRestoredClusterAndOldNodes(t *testing.T) {
 	}
 	c.same()
 }
+
+// The log stays bounded, of few large changes as of many small ones; but not so that a node which takes in a state finds that what it needs
+// next is gone.
+func TestLogIsBounded(t *testing.T) {
+	c := newCluster(t, 1)
+	c.makeRepo()
+	l := c.leader()
+	const bytes, segments = 8 << 20, 32 << 20 // the log is dropped in whole files of 16 MiB
+	big := func(r *Replica, n int) {
+		t.Helper()
+		for i := range n {
+			ch := put(fmt.Sprint(i%4), "x")
+			ch.Entry.Metadata = map[string]string{"pad": string(make([]byte, 2<<20))}
+			if _, err := r.Stage(t.Context(), "repo", "main", []graveler.Change{ch}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	check := func(what string, r *Replica) {
+		t.Helper()
+		if err := r.cut(cutEntries, bytes); err != nil {
+			t.Fatal(err)
+		}
+		if n := r.log.Size(); n > 2*bytes+segments {
+			t.Fatalf("%s: the log has %d MiB", what, n>>20)
+		}
+	}
+	for range 5 {
+		big(l.Replica, 10)
+		check("a node", l.Replica)
+	}
+	_, state, err := l.node.marks.Open(l.node.marks.last.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := l.fsm.at.Load()
+	for range 3 {
+		big(l.Replica, 20)
+		if err := l.cut(cutEntries, bytes); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if first, err := l.log.FirstIndex(); err != nil || first > at+1 {
+		t.Fatalf("a state of entry %d is being sent, and the log begins at %d: %v", at, first, err)
+	}
+	if err := errors.Join(state.Close(), state.Close()); err == nil {
+		t.Fatal("it was closed twice") // the file says so
+	}
+	if !l.node.feeds() {
+		t.Fatal("the other node had no time to ask for the rest")
+	}
+	l.node.feed.mu.Lock()
+	l.node.feed.last = time.Now().Add(-2 * feedTime)
+	l.node.feed.mu.Unlock()
+	check("after that", l.Replica)
+
+	r := open(t, t.TempDir())
+	defer r.Close()
+	makeRepo(t, r)
+	for range 5 {
+		big(r, 10)
+		check("alone", r)
+	}
+}

@@ -156,7 +156,7 @@ func (b bin) fetch(ctx context.Context, m *manifest, dir string) error {
 		return err
 	}
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(parallel)
+	g.SetLimit(filesAtOnce)
 	for _, f := range m.Files {
 		g.Go(func() error {
 			err := b.fetchFile(gctx, m, f, filepath.Join(dir, f.Name))
