@@ -8,8 +8,8 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	pb "github.com/lakefsfs/lakefsfs/engine/internal/replica/replicapb"
 	"github.com/lakefsfs/lakefsfs/engine"
+	pb "github.com/lakefsfs/lakefsfs/engine/internal/replica/replicapb"
 )
 
 // verifier tells a leader whether it was still the only one at a moment that lies after the question: then what it has applied is all that
