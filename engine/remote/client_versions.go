@@ -46,7 +46,6 @@ func (c *Client) Commit(ctx context.Context, r engine.CommitRequest) (graveler.C
 func (c *Client) Log(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, q engine.LogQuery) iter.Seq2[graveler.Commit, error] {
 	return func(yield func(graveler.Commit, error) bool) {
 		r := &pb.LogRequest{Repo: name(repo), Ref: name(ref), Path: []byte(q.Path), FirstParent: q.FirstParent, Limit: int64(q.Limit)}
-		skip := 0 // what was told before the stream broke
 		stream(ctx, c, source[pb.LogResponse, graveler.Commit]{
 			m: mLog, any: frozen(ref),
 			open: func(ctx context.Context, cc grpc.ClientConnInterface) (grpc.ServerStreamingClient[pb.LogResponse], error) {
@@ -56,12 +55,9 @@ func (c *Client) Log(ctx context.Context, repo graveler.RepositoryID, ref gravel
 				if p.GetFrom() != "" {
 					r.Ref = p.GetFrom()
 				}
-				cs := p.GetCommits()
-				n := min(skip, len(cs))
-				skip -= n
-				return convert(cs[n:], commitOf)
+				return convert(p.GetCommits(), commitOf)
 			},
-			resume: func(_ graveler.Commit, n int) bool { skip = n; return true },
+			resume: func(_ graveler.Commit, n int) bool { r.Skip = int64(n); return true },
 		})(yield)
 	}
 }

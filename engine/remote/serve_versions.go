@@ -50,7 +50,7 @@ func logQueryOf(c *checker, r *pb.LogRequest) engine.LogQuery {
 // Log begins at a commit that it tells, so that a client whose stream breaks can go on in the same log.
 func (s versions) Log(r *pb.LogRequest, out grpc.ServerStreamingServer[pb.LogResponse]) error {
 	var c checker
-	repo, ref, q := repoID(&c, r.GetRepo()), refOf(&c, r.GetRef()), logQueryOf(&c, r)
+	repo, ref, q, skip := repoID(&c, r.GetRepo()), refOf(&c, r.GetRef()), logQueryOf(&c, r), c.count("skip", r.GetSkip())
 	if c.err != nil {
 		return Status(c.err)
 	}
@@ -62,7 +62,15 @@ func (s versions) Log(r *pb.LogRequest, out grpc.ServerStreamingServer[pb.LogRes
 	if err := out.Send(&pb.LogResponse{From: from}); err != nil {
 		return err
 	}
-	err = parts(s.eng.Log(out.Context(), repo, graveler.Ref(at.Commit.ID), q), commitItem, func(items []*pb.Commit) error {
+	log := func(yield func(graveler.Commit, error) bool) {
+		n := 0
+		for c, err := range s.eng.Log(out.Context(), repo, graveler.Ref(at.Commit.ID), q) {
+			if n++; (err != nil || n > skip) && !yield(c, err) {
+				return
+			}
+		}
+	}
+	err = parts(log, commitItem, func(items []*pb.Commit) error {
 		return out.Send(&pb.LogResponse{Commits: items})
 	})
 	return s.done(out.Context(), err)

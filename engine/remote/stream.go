@@ -48,8 +48,11 @@ func stream[M, T any](ctx context.Context, c *Client, s source[M, T]) iter.Seq2[
 					if err != nil {
 						return err
 					}
-					t.progress()
-					for _, it := range s.items(p) {
+					items := s.items(p)
+					if len(items) > 0 {
+						t.progress()
+					}
+					for _, it := range items {
 						last = it
 						n++
 						if !yield(it, nil) {

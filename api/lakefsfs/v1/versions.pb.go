@@ -214,7 +214,8 @@ type LogRequest struct {
 	Ref           string                 `protobuf:"bytes,2,opt,name=ref,proto3" json:"ref,omitempty"`
 	Path          []byte                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"` // only commits that changed this path, or a path under it
 	FirstParent   bool                   `protobuf:"varint,4,opt,name=first_parent,json=firstParent,proto3" json:"first_parent,omitempty"`
-	Limit         int64                  `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"` // 0 is all
+	Limit         int64                  `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"` // 0 is all; those that are skipped count
+	Skip          int64                  `protobuf:"varint,6,opt,name=skip,proto3" json:"skip,omitempty"`   // commits at the beginning that are left out: a log that broke goes on so, with the same from
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -280,6 +281,13 @@ func (x *LogRequest) GetFirstParent() bool {
 func (x *LogRequest) GetLimit() int64 {
 	if x != nil {
 		return x.Limit
+	}
+	return 0
+}
+
+func (x *LogRequest) GetSkip() int64 {
+	if x != nil {
+		return x.Skip
 	}
 	return 0
 }
@@ -1633,14 +1641,15 @@ const file_lakefsfs_v1_versions_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"=\n" +
 	"\x0eCommitResponse\x12+\n" +
-	"\x06commit\x18\x01 \x01(\v2\x13.lakefsfs.v1.CommitR\x06commit\"\x7f\n" +
+	"\x06commit\x18\x01 \x01(\v2\x13.lakefsfs.v1.CommitR\x06commit\"\x93\x01\n" +
 	"\n" +
 	"LogRequest\x12\x12\n" +
 	"\x04repo\x18\x01 \x01(\tR\x04repo\x12\x10\n" +
 	"\x03ref\x18\x02 \x01(\tR\x03ref\x12\x12\n" +
 	"\x04path\x18\x03 \x01(\fR\x04path\x12!\n" +
 	"\ffirst_parent\x18\x04 \x01(\bR\vfirstParent\x12\x14\n" +
-	"\x05limit\x18\x05 \x01(\x03R\x05limit\"P\n" +
+	"\x05limit\x18\x05 \x01(\x03R\x05limit\x12\x12\n" +
+	"\x04skip\x18\x06 \x01(\x03R\x04skip\"P\n" +
 	"\vLogResponse\x12-\n" +
 	"\acommits\x18\x01 \x03(\v2\x13.lakefsfs.v1.CommitR\acommits\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\"n\n" +
