@@ -30,7 +30,6 @@ var allowed = map[string][]string{
 	"engine/internal/settle":            {"graveler", "object", "spill", "engine"},
 	"engine/local":                      {"graveler", "graveler/committed", "object", "spill", "engine", "engine/internal/look", "engine/internal/replica", "engine/internal/settle"},
 	"engine/edge":                       {"graveler", "graveler/committed", "object", "spill", "engine", "engine/internal/look", "engine/internal/settle"},
-	"engine/enginetest":                 {"graveler", "object", "engine"},
 	"api/lakefsfs/v1":                   {},
 	"engine/enginetest":                 {"graveler", "object", "engine"}, // the contract as tests
 	"engine/remote":                     {"graveler", "object", "engine", "api/lakefsfs/v1"},
