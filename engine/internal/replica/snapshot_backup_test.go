@@ -64,6 +64,7 @@ func stageMany(t testing.TB, r *Replica, from, n int) {
 func but(m map[string]string) map[string]string {
 	delete(m, string(appliedKey))
 	delete(m, string(clusterKey))
+	delete(m, string(settingsKey))
 	return m
 }
 
@@ -557,7 +558,7 @@ func TestDamagedSnapshots(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "meta")
 		st := openStore(t, "file://"+root) // one that has no file open
 		_, err := Restore(t.Context(), st, "url", dir, "")
-		if !errors.Is(err, kind) || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), idOf(newer)) {
+		if !errors.Is(err, kind) || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), idOf(newer)) || !strings.Contains(err.Error(), idOf(older)) {
 			t.Fatalf("%s: %v", what, err)
 		}
 		if _, err := os.Stat(dir); err == nil {
@@ -652,8 +653,17 @@ func TestDamagedSnapshots(t *testing.T) {
 	stageMany(t, r, 6000, 10)
 	st = openStore(t, "file://"+root)
 	third := take(t, r.Snapshots(st, "url", "v1"))
-	if got, res := restored(t, st, ""); res.ID != idOf(third) || !maps.Equal(got, but(records(t, r.state))) {
-		t.Fatalf("%+v", res)
+	got, res := restored(t, st, "")
+	if res.ID != idOf(third) {
+		t.Fatalf("%+v, and not %+v", res, third)
+	}
+	if now := but(records(t, r.state)); !maps.Equal(got, now) {
+		for k, v := range now {
+			if got[k] != v {
+				t.Logf("%q: %q, not %q", k, got[k], v)
+			}
+		}
+		t.Fatalf("%d records of %d", len(got), len(now))
 	}
 }
 

@@ -184,7 +184,8 @@ func TestStateAndPowerCuts(t *testing.T) {
 	}
 }
 
-// kills runs this test in other processes, which work until they are killed after a time, and looks each time what they left.
+// kills runs this test in other processes, which say a line when they begin and after each step, and are killed somewhere in the first step,
+// the second or the third; and looks each time what they left.
 func kills(t *testing.T, rounds int, env []string, look func(round int, said []string)) {
 	t.Helper()
 	rnd := rand.New(rand.NewPCG(9, 9))
@@ -201,10 +202,10 @@ func kills(t *testing.T, rounds int, env []string, look func(round int, said []s
 			t.Fatal(err)
 		}
 		var said []string
-		killed := false
+		killed, steps := false, round%3
 		for sc := bufio.NewScanner(out); sc.Scan(); {
 			said = append(said, sc.Text())
-			if strings.HasPrefix(sc.Text(), "go") && !killed {
+			if steps--; steps < 0 && !killed {
 				killed = true
 				go func() {
 					time.Sleep(time.Duration(rnd.IntN(150)) * time.Millisecond) // where it is then is chance
@@ -235,6 +236,7 @@ func TestStateAndKills(t *testing.T) {
 			if err := r.readState(bytes.NewReader(b)); err != nil {
 				t.Fatal(err)
 			}
+			fmt.Println("swapped")
 		}
 	}
 	dir := t.TempDir()
@@ -258,7 +260,7 @@ func TestStateAndKills(t *testing.T) {
 	begun := records(t, r.state)
 	r.Close()
 	saw := [2]int{}
-	kills(t, 12, []string{"REPLICA_DIR=" + meta, "REPLICA_STREAM=" + filepath.Join(dir, "stream")}, func(round int, _ []string) {
+	kills(t, 9, []string{"REPLICA_DIR=" + meta, "REPLICA_STREAM=" + filepath.Join(dir, "stream")}, func(round int, _ []string) {
 		r := open(t, meta)
 		got := records(t, r.state)
 		r.Close()
@@ -303,7 +305,7 @@ func TestSnapshotsAndKills(t *testing.T) {
 	st := openStore(t, url)
 	known := map[string]*manifest{}
 	highest := uint64(0)
-	kills(t, 10, []string{"REPLICA_DIR=" + dir, "REPLICA_URL=" + url}, func(round int, said []string) {
+	kills(t, 9, []string{"REPLICA_DIR=" + dir, "REPLICA_URL=" + url}, func(round int, said []string) {
 		for _, line := range said {
 			var n uint64
 			if _, err := fmt.Sscanf(line, "took %d", &n); err == nil {
@@ -343,6 +345,7 @@ func TestRestoreAndKills(t *testing.T) {
 			if _, err := Restore(context.Background(), st, "url", filepath.Join(os.Getenv("REPLICA_DIR"), os.Getenv("REPLICA_ROUND")+"-"+fmt.Sprint(i)), ""); err != nil {
 				t.Fatal(err)
 			}
+			fmt.Println("restored")
 		}
 	}
 	dir := t.TempDir()
@@ -354,7 +357,7 @@ func TestRestoreAndKills(t *testing.T) {
 	want := but(records(t, r.state))
 	r.Close()
 	whole, broken := 0, 0
-	kills(t, 8, []string{"REPLICA_DIR=" + dir, "REPLICA_URL=file://" + root}, func(round int, _ []string) {
+	kills(t, 9, []string{"REPLICA_DIR=" + dir, "REPLICA_URL=file://" + root}, func(round int, _ []string) {
 		all, err := os.ReadDir(dir)
 		if err != nil {
 			t.Fatal(err)
@@ -384,9 +387,10 @@ func TestRestoreAndKills(t *testing.T) {
 			whole++
 		}
 	})
-	if whole == 0 || broken == 0 {
-		t.Fatalf("%d directories, %d of them broken off", whole, broken)
+	if whole < 6 {
+		t.Fatalf("only %d directories were made", whole)
 	}
+	t.Logf("%d directories, %d of them broken off", whole, broken)
 }
 
 // A state that is swapped while a stop of the disk is not certain stops the replica.

@@ -127,10 +127,7 @@ func (b bin) find(ctx context.Context, id string) (*manifest, place, error) {
 		p := ps[len(ps)-1]
 		m, err := b.manifest(ctx, p)
 		if err != nil {
-			if len(ps) > 1 {
-				err = fmt.Errorf("%w; the one before it is %s: give that one's name to go back to it", err, ps[len(ps)-2].id())
-			}
-			return nil, place{}, err
+			return nil, place{}, b.hint(ctx, p, err)
 		}
 		heads = append(heads, found{m, p})
 	}
@@ -148,6 +145,18 @@ func (b bin) find(ctx context.Context, id string) (*manifest, place, error) {
 		names = append(names, h.p.id())
 	}
 	return nil, place{}, fmt.Errorf("there are snapshots of several clusters; give the name of one, such as the newest of each: %s: %w", strings.Join(names, ", "), graveler.Invalid)
+}
+
+// hint adds, to the error of a snapshot that is damaged, which one is before it.
+func (b bin) hint(ctx context.Context, p place, err error) error {
+	if k := graveler.KindOf(err); k != graveler.Corrupt && k != graveler.NotFound {
+		return err
+	}
+	ps, lerr := b.places(ctx, p.cluster)
+	if i := slices.IndexFunc(ps, func(o place) bool { return o.address == p.address }); lerr == nil && i > 0 {
+		return fmt.Errorf("%w; the one before it is %s: give its name to go back to it", err, ps[i-1].id())
+	}
+	return err
 }
 
 // fetch makes a snapshot's files in a directory, verified and durable.
@@ -300,7 +309,7 @@ func Restore(ctx context.Context, st object.Store, url, dir, id string) (Restore
 		return r.Close()
 	})
 	if err != nil {
-		return res, fmt.Errorf("restore snapshot %s from %s: %w", p.id(), url, err)
+		return res, fmt.Errorf("restore snapshot %s from %s: %w", p.id(), url, b.hint(ctx, p, err))
 	}
 	return res, nil
 }
