@@ -229,7 +229,7 @@ func mayRead(ctx context.Context, o object.Object) error {
 	if !ok || c.role >= Operator || o.Type == graveler.AddressRelative {
 		return nil
 	}
-	if scheme, _, ok := strings.Cut(o.Address, "://"); ok && (scheme == "file" || scheme == "local") {
+	if scheme, _, ok := strings.Cut(o.Address, "://"); ok && (strings.EqualFold(scheme, "file") || strings.EqualFold(scheme, "local")) {
 		return fmt.Errorf("object %q is a file of the server's own: %w", o.Address, graveler.Denied)
 	}
 	return nil

@@ -185,6 +185,7 @@ type asks struct {
 }
 
 type ask struct {
+	contents int // that were asked for
 	settled []engine.Settled
 	done    chan error // has one item at the end
 }
@@ -193,7 +194,7 @@ const contentsPerPart = 4096
 
 // put asks, and waits for the answer.
 func (a *asks) put(ctx context.Context, contents []graveler.ContentID) ([]engine.Settled, error) {
-	q := &ask{done: make(chan error, 1)}
+	q := &ask{contents: len(contents), done: make(chan error, 1)}
 	a.mu.Lock()
 	a.last++
 	n := a.last
@@ -245,6 +246,9 @@ func (a *asks) answer(r *pb.HoldRequest) error {
 	q := a.open[r.GetAsk()]
 	if q == nil {
 		return nil // nobody waits any more
+	}
+	if len(q.settled)+len(list) > q.contents {
+		return fmt.Errorf("the holder answers %d contents where %d were asked for: %w", len(q.settled)+len(list), q.contents, graveler.Invalid)
 	}
 	q.settled = append(q.settled, list...)
 	if r.GetMore() && r.GetFailure() == nil {
