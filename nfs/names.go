@@ -438,12 +438,13 @@ func removeBy(ctx context.Context, q *request, do func(*vfs.FS, context.Context,
 
 func rename(ctx context.Context, q *request) error {
 	from, a, oldName, err := q.dirName(ctx, mayExec|mayWrite)
+	q.post = nil // there would have to be two
 	if err != nil {
 		return err
 	}
 	was := *a
 	to, b, newName, err := q.dirName(ctx, mayExec|mayWrite)
-	q.post = nil // two of them
+	q.post = nil
 	if err != nil {
 		return err
 	}
