@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lakefsfs/lakefsfs/engine"
 	"github.com/lakefsfs/lakefsfs/nfs/nfstest"
 )
 
@@ -198,6 +199,33 @@ func TestExports(t *testing.T) {
 	if x, err = nfstest.Accepted(r); err != nil || !x.Bool() || x.String(255) != "127.0.0.1" {
 		t.Errorf("dump: %v", err)
 	}
+}
+
+// TestExportBeforeItsTime exports what isn't there yet.
+func TestExportBeforeItsTime(t *testing.T) {
+	s := newSite(t, Export{Path: "/repo/@dev", Squash: SquashNone}, Export{Path: "/other", Squash: SquashNone})
+	u := s.dial().Root()
+	_, err := u.Mount("/repo/@dev")
+	is(t, "mount", err, statusNoEnt)
+	_, err = u.Mount("/other")
+	is(t, "mount", err, statusNoEnt)
+	if _, err := s.eng.CreateBranch(t.Context(), engine.CreateBranch{Repo: "repo", ID: "dev"}); err != nil {
+		t.Fatal(err)
+	}
+	root, err := u.Mount("/repo/@dev")
+	is(t, "mount of what has been made", err, statusOK)
+	f := put(t, u, root, "f", "x")
+	if err := s.eng.DeleteBranch(t.Context(), "repo", "dev", true); err != nil {
+		t.Fatal(err)
+	}
+	_, err = u.Mount("/repo/@dev")
+	is(t, "mount of what is gone", err, statusNoEnt)
+	_, err = u.Getattr(f)
+	is(t, "getattr in it", err, statusStale)
+	s.restart()
+	u = s.dial().Root()
+	_, err = u.Getattr(f)
+	is(t, "getattr in it after a restart", err, statusStale)
 }
 
 func TestReadOnlyAndMaps(t *testing.T) {

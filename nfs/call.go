@@ -59,11 +59,20 @@ func (q *request) dispatch(b []byte) bool {
 		return true
 	}
 	p := &procs[c.Proc]
-	if !p.once {
+	if !p.once && !q.toControl() {
 		q.run(p)
 		return true
 	}
 	return q.runOnce(p, b)
+}
+
+// toControl reports whether a call writes to a control file: a commit must not be made twice.
+func (q *request) toControl() bool {
+	if q.call.Prog != progNFS || q.call.Proc != procWrite && q.call.Proc != procCommit {
+		return false
+	}
+	r := q.args
+	return isControl(r.Bytes(maxHandle))
 }
 
 // run runs a procedure and writes its reply.

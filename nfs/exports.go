@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"net/netip"
 	"strings"
+	"sync"
 
 	"github.com/lakefsfs/lakefsfs/graveler"
 	"github.com/lakefsfs/lakefsfs/nfs/xdr"
@@ -62,8 +63,10 @@ type exports struct {
 	id    uint32 // of the path, in handles
 	path  string
 	place graveler.Place
-	tree  *tree
 	list  []*export
+
+	mu   sync.Mutex
+	tree *tree // nil until what it shows is there
 }
 
 func newExports(path string) (*exports, error) {

@@ -375,8 +375,15 @@ func (t *tree) scan(ctx context.Context, f *finder, v version, root vfs.NodeID, 
 	f.scanning.Lock()
 	defer f.scanning.Unlock()
 	if f.names == nil || !t.fs.Fresh(f.names) {
-		if !f.last.IsZero() && time.Since(f.last) < 10*f.took {
-			return "", false, statusJukebox
+		if wait := 10*f.took - time.Since(f.last); !f.last.IsZero() && wait > 0 {
+			if wait > scanPatience {
+				return "", false, statusJukebox
+			}
+			select { // those who wait for the lock meanwhile will have the result too
+			case <-time.After(wait):
+			case <-ctx.Done():
+				return "", false, ctx.Err()
+			}
 		}
 		if err := t.learnAll(ctx, f, v, root); err != nil {
 			return "", false, err
@@ -391,6 +398,9 @@ func (t *tree) scan(ctx context.Context, f *finder, v version, root vfs.NodeID, 
 	}
 	return t.inDir(ctx, root, v, home, h.number)
 }
+
+// scanPatience is how long a request waits until a scan may be made; one that would have to wait longer is told to come again.
+const scanPatience = 2 * time.Second
 
 // learnAll reads a whole version.
 func (t *tree) learnAll(ctx context.Context, f *finder, v version, root vfs.NodeID) error {

@@ -111,6 +111,11 @@ func (s *sealer) seal(h *handle) []byte {
 	return b
 }
 
+// isControl reports whether what looks like a handle is of a control file.
+func isControl(b []byte) bool {
+	return len(b) >= headSize && binary.BigEndian.Uint16(b[2:]) >= ctlFirst
+}
+
 var payload = map[formOf]int{formTop: 0, formRepo: 8, formBranch: 24, formCommit: 36}
 
 // open takes a handle apart; false if this key didn't make it.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -372,4 +373,74 @@ func FuzzReadRecord(f *testing.F) {
 		}
 		freeBuffer(buf)
 	})
+}
+
+// TestFailedReplies has each procedure fail: what follows the status is as long as it has to be.
+func TestFailedReplies(t *testing.T) {
+	s := newSite(t)
+	u, root := s.root("/repo/@main")
+	_, err := u.Setattr(root, nfstest.Set{Mode: nfstest.P(uint32(0o755))}, nil)
+	is(t, "chmod", err, statusOK)
+	f := put(t, u, root, "f", "x")
+	nobody := u.C.As(1000, 1000)
+	dirName := func(name string) xdr.Writer {
+		var w xdr.Writer
+		w.String(string(root))
+		w.String(name)
+		return w
+	}
+	with := func(w xdr.Writer, words ...uint32) xdr.Writer {
+		w = slices.Clone(w)
+		for _, v := range words {
+			w.Uint32(v)
+		}
+		return w
+	}
+	var file, gone xdr.Writer
+	file.String(string(f))
+	gone.String("not a handle")
+	noSet := []uint32{0, 0, 0, 0, 0, 0}
+	post, wcc := "post", "wcc"
+	for _, x := range []struct {
+		proc uint32
+		args xdr.Writer
+		want status
+		body []string
+	}{
+		{1, gone, statusStale, nil},
+		{2, with(file, 1, 0o777, 0, 0, 0, 0, 0, 0), statusPerm, []string{wcc}},
+		{2, with(gone, 0, 0, 0, 0, 0, 0, 0), statusStale, []string{wcc}},
+		{3, dirName("none"), statusNoEnt, []string{post}},
+		{4, with(gone, 63), statusStale, []string{post}},
+		{5, file, statusInval, []string{post}},
+		{6, with(dirName("")[:len(dirName(""))-4], 0, 0, 10), statusIsDir, []string{post}},
+		{7, with(file, 0, 0, 0, 0, 0), statusAcces, []string{wcc}},
+		{8, with(dirName("f"), append([]uint32{1}, noSet...)...), statusAcces, []string{wcc}},
+		{9, with(dirName("d"), noSet...), statusAcces, []string{wcc}},
+		{10, with(dirName("l"), append(noSet, 1, 0x41000000)...), statusAcces, []string{wcc}},
+		{11, with(dirName("p"), append([]uint32{typeFifo}, noSet...)...), statusAcces, []string{wcc}},
+		{12, dirName("f"), statusAcces, []string{wcc}},
+		{13, dirName("f"), statusAcces, []string{wcc}},
+		{14, append(dirName("f"), dirName("g")...), statusAcces, []string{wcc, wcc}},
+		{15, append(append(xdr.Writer{}, file...), dirName("l")...), statusAcces, []string{post, wcc}},
+		{16, with(append(xdr.Writer{}, file...), 0, 0, 0, 0, 4096), statusNotDir, []string{post}},
+		{17, with(append(xdr.Writer{}, file...), 0, 0, 0, 0, 4096, 4096), statusNotDir, []string{post}},
+		{18, gone, statusStale, []string{post}},
+		{19, gone, statusStale, []string{post}},
+		{20, gone, statusStale, []string{post}},
+		{21, with(gone, 0, 0, 0), statusStale, []string{wcc}},
+	} {
+		r, err := nobody.Call(x.proc, x.args)
+		is(t, fmt.Sprint("procedure ", x.proc), err, x.want)
+		for _, b := range x.body {
+			if b == post {
+				nfstest.ReadPost(&r)
+			} else {
+				nfstest.ReadWcc(&r)
+			}
+		}
+		if r.Err() != nil || len(r.Rest()) > 0 {
+			t.Errorf("procedure %d: a failure's reply is too short, or has %d bytes more", x.proc, len(r.Rest()))
+		}
+	}
 }

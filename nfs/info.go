@@ -7,6 +7,12 @@ import (
 	"github.com/lakefsfs/lakefsfs/vfs"
 )
 
+// Numbers of some of them.
+const (
+	procWrite  = 7
+	procCommit = 21
+)
+
 // nfsProcs are the procedures of NFS version 3, by number.
 var nfsProcs = []procedure{
 	{name: "null", run: func(context.Context, *request) error { return nil }},

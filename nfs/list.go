@@ -247,7 +247,7 @@ func (q *request) up(ctx context.Context, n *node) (*node, uint64) {
 	if err != nil {
 		return nil, 0
 	}
-	p, err := q.s.adopt(ctx, n.x, id, nil)
+	p, err := q.s.adopt(ctx, n.x, n.tree, id, nil)
 	if err != nil {
 		return nil, 0
 	}

@@ -2,6 +2,7 @@ package nfs
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -174,5 +175,57 @@ func TestListWhileChanging(t *testing.T) {
 		if n != 1 {
 			t.Errorf("%s was listed %d times", name, n)
 		}
+	}
+}
+
+// TestMillion lists and goes through a directory of very many entries, with bounded memory. Long; the soak runs it.
+func TestMillion(t *testing.T) {
+	n := 1_000_000
+	if os.Getenv("LAKEFSFS_TEST_ALL") == "" {
+		n = 30_000
+	}
+	s := newSite(t)
+	s.cfg.Nodes = 10_000
+	s.restart()
+	want := s.many("big", n)
+	u, root := s.root("/repo/@main")
+	big := find(t, u, root, "big")
+	calls, at := 0, 0
+	var some []nfstest.Entry
+	for cookie := uint64(0); ; calls++ {
+		p, err := u.Readdirplus(big, cookie, 0, 128<<10, 128<<10)
+		is(t, "readdirplus", err, statusOK)
+		for _, e := range p.Entries {
+			cookie = e.Cookie
+			if e.Name == "." || e.Name == ".." {
+				continue
+			}
+			if e.Name != want[at] {
+				t.Fatalf("name %d is %q, not %q", at, e.Name, want[at])
+			}
+			if at++; at%(n/1000) == 0 {
+				some = append(some, e)
+			}
+		}
+		if p.EOF {
+			break
+		}
+	}
+	if at != n {
+		t.Errorf("%d names of %d", at, n)
+	}
+	// Each call costs its own length.
+	if read := s.listed.names.Load(); read > int64(n+n/10+2048) {
+		t.Errorf("for %d names in %d calls, %d were read", n, calls, read)
+	}
+	for _, e := range some {
+		a, err := u.Getattr(e.FH)
+		is(t, "getattr", err, statusOK)
+		if a.FileID != e.FileID {
+			t.Fatalf("%s: number %x, listed %x", e.Name, a.FileID, e.FileID)
+		}
+	}
+	if k := s.tree("/").fs.Nodes(); k > 25_000 {
+		t.Errorf("%d nodes are kept for 10,000 handles", k)
 	}
 }

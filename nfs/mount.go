@@ -102,11 +102,15 @@ func (q *request) mount(ctx context.Context, path string) (string, error) {
 	if err := q.enter(x); err != nil {
 		return "", err
 	}
-	id, err := x.tree.fs.Parent(ctx, vfs.RootID)
+	t, err := q.s.treeOf(ctx, x)
 	if err != nil {
 		return "", err
 	}
-	n, err := q.s.adopt(ctx, x, id, nil)
+	id, err := t.fs.Parent(ctx, vfs.RootID)
+	if err != nil {
+		return "", err
+	}
+	n, err := q.s.adopt(ctx, x, t, id, nil)
 	if err != nil {
 		return "", err
 	}
@@ -118,7 +122,7 @@ func (q *request) mount(ctx context.Context, path string) (string, error) {
 		if !graveler.FileName(name) {
 			return "", statusNoEnt
 		}
-		id, _, err := x.tree.fs.Lookup(ctx, (*at).id, name)
+		id, _, err := t.fs.Lookup(ctx, (*at).id, name)
 		if err != nil {
 			return "", err
 		}

@@ -72,7 +72,7 @@ func (q *request) child(ctx context.Context, dir *node, id vfs.NodeID, name stri
 			id = root
 		}
 	}
-	return q.s.adopt(ctx, dir.x, id, nil)
+	return q.s.adopt(ctx, dir.x, t, id, nil)
 }
 
 func lookup(ctx context.Context, q *request) error {
@@ -90,7 +90,7 @@ func lookup(ctx context.Context, q *request) error {
 		if err != nil {
 			return err
 		}
-		up, err := q.s.adopt(ctx, (*dir).x, id, nil)
+		up, err := q.s.adopt(ctx, (*dir).x, t, id, nil)
 		if err != nil {
 			return err
 		}
@@ -438,12 +438,13 @@ func removeBy(ctx context.Context, q *request, do func(*vfs.FS, context.Context,
 
 func rename(ctx context.Context, q *request) error {
 	from, a, oldName, err := q.dirName(ctx, mayExec|mayWrite)
+	q.post = nil // there would have to be two
 	if err != nil {
 		return err
 	}
 	was := *a
 	to, b, newName, err := q.dirName(ctx, mayExec|mayWrite)
-	q.post = nil // two of them
+	q.post = nil
 	if err != nil {
 		return err
 	}

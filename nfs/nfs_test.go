@@ -4,10 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"iter"
 	"net"
 	"os"
+	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/lakefsfs/lakefsfs/cache"
 	"github.com/lakefsfs/lakefsfs/control"
@@ -30,6 +31,25 @@ type site struct {
 	srv   *Server
 	addr  string
 	locks *vfs.Locks
+	// listed counts what is read of directories.
+	listed *listed
+}
+
+// listed is an engine that counts the names that it lists.
+type listed struct {
+	engine.Engine
+	names atomic.Int64
+}
+
+func (l *listed) List(ctx context.Context, repo graveler.RepositoryID, ref graveler.Ref, q engine.ListQuery) iter.Seq2[graveler.Listed, error] {
+	return func(yield func(graveler.Listed, error) bool) {
+		for e, err := range l.Engine.List(ctx, repo, ref, q) {
+			l.names.Add(1)
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
 }
 
 // newSite makes an engine with a repository, and serves exports of it.
@@ -68,8 +88,8 @@ func newSiteOver(t testing.TB, over func(object.Store) object.Store, exports ...
 	if len(exports) == 0 {
 		exports = []Export{{Path: "/", Squash: SquashNone}}
 	}
-	s := &site{t: t, eng: eng, locks: new(vfs.Locks)}
-	s.vfs = vfs.Config{Engine: eng, Spill: sp, Control: control.New(eng), Locks: s.locks, UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}
+	s := &site{t: t, eng: eng, locks: new(vfs.Locks), listed: &listed{Engine: eng}}
+	s.vfs = vfs.Config{Engine: s.listed, Spill: sp, Control: control.New(eng), Locks: s.locks, UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}
 	s.cfg = Config{Exports: exports, VFS: s.vfs, Key: bytes.Repeat([]byte{7}, KeySize), Data: d}
 	s.start()
 	t.Cleanup(func() { s.srv.Close() })
@@ -214,6 +234,4 @@ func TestFiles(t *testing.T) {
 	is(t, "rmdir", err, statusOK)
 	_, err = u.Getattr(d)
 	is(t, "getattr of a removed directory", err, statusStale)
-	_ = graveler.NotFound
-	_ = time.Now
 }

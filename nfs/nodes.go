@@ -189,14 +189,18 @@ func (s *Server) node(ctx context.Context, q *request, fh []byte) (*node, error)
 	if err := q.enter(x); err != nil {
 		return nil, err
 	}
-	id, err := x.tree.find(ctx, &h)
+	t, err := s.treeOf(ctx, x)
+	var id vfs.NodeID
+	if err == nil {
+		id, err = t.find(ctx, &h)
+	}
 	if err != nil {
 		if k := graveler.KindOf(err); k == graveler.NotFound || k == graveler.NotDir {
 			return nil, statusStale
 		}
 		return nil, err
 	}
-	n, err := s.adopt(ctx, x, id, &h.home)
+	n, err := s.adopt(ctx, x, t, id, &h.home)
 	if err == nil && n.fh != string(fh) {
 		s.nodes.unpin(n)
 		return nil, statusStale
@@ -205,8 +209,7 @@ func (s *Server) node(ctx context.Context, q *request, fh []byte) (*node, error)
 }
 
 // adopt makes a node of a vfs node, with the one lookup of it that the caller has. home is that of the handle that led there, if any.
-func (s *Server) adopt(ctx context.Context, x *exports, id vfs.NodeID, home *uint64) (*node, error) {
-	t := x.tree
+func (s *Server) adopt(ctx context.Context, x *exports, t *tree, id vfs.NodeID, home *uint64) (*node, error) {
 	if n := s.nodes.pinKey(nodeKey{t, id, x.id}); n != nil {
 		t.fs.Forget(id, 1)
 		return n, nil

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/lakefsfs/lakefsfs/nfs/nfstest"
 )
 
@@ -25,8 +27,14 @@ type twin struct {
 	u     *nfstest.User
 	root  nfstest.FH
 	local string
-	fhs   map[uint64]nfstest.FH // by the local file's number: the first handle that its counterpart had
+	fhs   map[uint64]known // by the local file's number
 	rnd   *rand.Rand
+}
+
+// known is the first handle that a local file's counterpart had. The file is kept open, so that no other one gets its number.
+type known struct {
+	fh nfstest.FH
+	fd int
 }
 
 var errnoStatus = map[syscall.Errno]status{
@@ -246,9 +254,15 @@ func (w *twin) compare(after int) {
 		}
 		seen[st.Ino] = true
 		if first, ok := w.fhs[st.Ino]; !ok {
-			w.fhs[st.Ino] = fh
-		} else if first != fh {
-			w.t.Fatalf("after %d: %q has another handle than before", after, p)
+			fd, err := unix.Open(w.disk(p), unix.O_PATH|unix.O_NOFOLLOW, 0)
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			w.fhs[st.Ino] = known{fh, fd}
+		} else if first.fh != fh {
+			was, _ := w.s.srv.seal.open([]byte(first.fh))
+			is, _ := w.s.srv.seal.open([]byte(fh))
+			w.t.Fatalf("after %d: %q (mode %o) has another handle than before: %+v, it was %+v", after, p, st.Mode, is, was)
 		}
 		switch st.Mode & syscall.S_IFMT {
 		case syscall.S_IFDIR:
@@ -282,14 +296,15 @@ func (w *twin) compare(after int) {
 			}
 		}
 	}
-	for ino, fh := range w.fhs {
-		_, err := w.u.Getattr(fh)
+	for ino, k := range w.fhs {
+		_, err := w.u.Getattr(k.fh)
 		if seen[ino] {
 			is(w.t, "handle of what is there", err, statusOK)
 			continue
 		}
 		is(w.t, "handle of what was removed", err, statusStale)
-		delete(w.fhs, ino) // its number may come again
+		unix.Close(k.fd)
+		delete(w.fhs, ino)
 	}
 }
 
@@ -303,8 +318,13 @@ func TestRandom(t *testing.T) {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			s := newSite(t)
 			u, root := s.root("/repo/@main")
-			w := &twin{t: t, s: s, u: u, root: root, local: t.TempDir(), fhs: map[uint64]nfstest.FH{}, rnd: rand.New(rand.NewPCG(seed, 1))}
+			w := &twin{t: t, s: s, u: u, root: root, local: t.TempDir(), fhs: map[uint64]known{}, rnd: rand.New(rand.NewPCG(seed, 1))}
 			os.Chmod(w.local, 0o755)
+			defer func() {
+				for _, k := range w.fhs {
+					unix.Close(k.fd)
+				}
+			}()
 			for i := range steps {
 				w.step()
 				if i%50 == 49 {

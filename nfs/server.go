@@ -147,17 +147,23 @@ func (s *Server) export(ctx context.Context) error {
 		x.list = append(x.list, one)
 	}
 	for _, x := range s.byPath {
-		t, err := s.treeOf(ctx, x)
-		if err != nil {
+		if _, err := s.treeOf(ctx, x); graveler.KindOf(err) == graveler.NotFound {
+			s.log.Warn("nfs: what is exported isn't there; clients can mount it when it is", "path", x.path, "err", err)
+		} else if err != nil {
 			return err
 		}
-		x.tree = t
 	}
 	return nil
 }
 
-// treeOf returns the tree that an export is in. A place within another one has a tree of its own too: its root is another.
+// treeOf returns the tree that an export is in, which is made when what it shows is there. Each export has one of its own, also where one
+// lies within another: their roots differ.
 func (s *Server) treeOf(ctx context.Context, x *exports) (*tree, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.tree != nil {
+		return x.tree, nil
+	}
 	c := s.cfg.VFS
 	c.Place, c.ControlSizes, c.ReadOnly = x.place, true, true
 	for _, e := range x.list {
@@ -171,7 +177,7 @@ func (s *Server) treeOf(ctx context.Context, x *exports) (*tree, error) {
 	wctx, cancel := context.WithCancel(context.Background())
 	t.stop = cancel
 	f.Watch(wctx)
-	s.trees = append(s.trees, t)
+	x.tree = t
 	return t, nil
 }
 
@@ -254,10 +260,12 @@ func (s *Server) Close() error {
 	if s.open != nil {
 		s.open.closeAll()
 	}
-	for _, t := range s.trees {
-		t.stop()
-		t.fs.Wait()
-		t.fs.Close()
+	for _, x := range s.byPath {
+		if t := x.tree; t != nil {
+			t.stop()
+			t.fs.Wait()
+			t.fs.Close()
+		}
 	}
 	return nil
 }

@@ -277,6 +277,23 @@ func TestControlFiles(t *testing.T) {
 	if got := text(t, u, c); got != string(head().ID)+"\n" {
 		t.Errorf("commit reads %q", got)
 	}
+	// Sent again, it is not done again, and the answer is that of the first.
+	var args xdr.Writer
+	args.String(string(c))
+	args.Uint64(0)
+	args.Uint32(6)
+	args.Uint32(nfstest.FileSync)
+	args.String("twice\n")
+	put(t, u, root, "twice", "x")
+	for range 2 {
+		b, err := u.C.Raw(4711, nfstest.NFS, 3, 7, u.Sys, args)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r, err := nfstest.Accepted(b); err != nil || r.Uint32() != 0 {
+			t.Errorf("a commit that is sent twice: %x, %v", b, err)
+		}
+	}
 	_, err = u.Write(c, 0, []byte("nothing\n"), nfstest.FileSync)
 	is(t, "commit of nothing", err, statusInval)
 	if got := text(t, u, find(t, u, ctl, "error")); !strings.Contains(got, "nothing to commit") {

@@ -426,7 +426,7 @@ func (f *FS) Unlink(ctx context.Context, parent NodeID, name string) error {
 	if err != nil {
 		return err
 	}
-	f.dropName(m.dir, name, rest)
+	f.dropName(ctx, m.dir, name, rest)
 	f.touched(m.dir)
 	return nil
 }

@@ -136,7 +136,11 @@ func (f *FS) withoutName(ctx context.Context, v *version, e *graveler.Entry, pat
 }
 
 // dropName takes a name away from its node. The node lives on under the file's other names, whose changes are rest.
-func (f *FS) dropName(dir *node, name string, rest []graveler.Change) {
+func (f *FS) dropName(ctx context.Context, dir *node, name string, rest []graveler.Change) {
+	var numbers []uint64
+	if len(rest) > 0 {
+		numbers = f.dirNumbers(ctx, dir.v, rest[0].Path)
+	}
 	f.mu.Lock()
 	n := dir.children[name]
 	if n == nil {
@@ -145,7 +149,7 @@ func (f *FS) dropName(dir *node, name string, rest []graveler.Change) {
 	}
 	if len(rest) > 0 && len(n.others()) == 0 {
 		// Whoever has the file open goes on with the file, not with a copy that nobody names.
-		f.hangAt(n, dir, rest[0].Path)
+		f.hangAt(n, dir, rest[0].Path, numbers)
 	}
 	f.cut(n, dentry{dir, name})
 	gone := n.gone
@@ -155,8 +159,25 @@ func (f *FS) dropName(dir *node, name string, rest []graveler.Change) {
 	}
 }
 
-// hangAt gives a node the name at a path of its version, with nodes for the directories on the way. Hold FS.mu.
-func (f *FS) hangAt(n, within *node, path string) {
+// dirNumbers are the inode numbers of the directories on the way to a path.
+func (f *FS) dirNumbers(ctx context.Context, v *version, path string) []uint64 {
+	var out []uint64
+	for i := range len(path) {
+		if path[i] != '/' {
+			continue
+		}
+		dir := path[:i+1]
+		e, err := f.eng.Stat(ctx, v.repo, v.ref, dir)
+		if err != nil {
+			e = graveler.Entry{} // it has no marker, or is as good as without
+		}
+		out = append(out, number(v, &e, dir))
+	}
+	return out
+}
+
+// hangAt gives a node the name at a path of its version, with nodes for the directories on the way, which have numbers. Hold FS.mu.
+func (f *FS) hangAt(n, within *node, path string, numbers []uint64) {
 	root := within
 	for root.parent != nil && root.parent.v != nil {
 		root = root.parent
@@ -166,8 +187,7 @@ func (f *FS) hangAt(n, within *node, path string) {
 	for i, name := range dirs[:len(dirs)-1] {
 		d := at.children[name]
 		if d == nil || d.kind != kindDir {
-			var none graveler.Entry
-			d = f.childLocked(at, name, kindDir, n.v, number(n.v, &none, strings.Join(dirs[:i+1], "/")+"/"))
+			d = f.childLocked(at, name, kindDir, n.v, numbers[i])
 			d.lookups-- // nobody asked for it: it stays as long as the node does
 		}
 		at = d

@@ -211,7 +211,7 @@ func (f *FS) renameFile(ctx context.Context, m *moveOp, changes []graveler.Chang
 		return err
 	}
 	if exists {
-		f.dropName(m.b, m.newName, rest)
+		f.dropName(ctx, m.b, m.newName, rest)
 	}
 	n := f.knownChild(m.a, m.oldName)
 	if n == nil {

@@ -46,7 +46,7 @@ var allowed = map[string][]string{
 	"bench/loopback":                    {},
 	"bench/nfsclient":                   {"nfs/xdr"}, // the words of RPC, and nothing of the server
 	"bench/cluster":                     {"graveler", "object", "spill", "engine", "engine/local", "engine/remote", "internal/chaos"},
-	"e2e":                               {"graveler", "internal/fixtures", "object/objecttest"},
+	"e2e":                               {"graveler", "internal/fixtures", "nfs/nfstest", "object/objecttest"},
 	"e2e/nfs":                           {"internal/nfsvm", "internal/nfsvm/wire"},
 	"e2e/nfs/battery":                   {"internal/fsx"}, // knows nothing of the server
 	"e2e/chaos":                         {},
