@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -83,14 +86,44 @@ func voters(ctx context.Context, n *chaos.Node) (count int) {
 	return count
 }
 
-// put stages an entry whose record is about as long as the value: the rest of it goes into the address and the metadata.
+// put stages an entry.
 func (o *ours) put(ctx context.Context, conn int, key string, value []byte) error {
+	return o.conns[conn].Stage(ctx, repo, "main", []graveler.Change{{Path: key, Entry: entryOf(value)}})
+}
+
+// entryOf is an entry whose record is about as long as a value: the value goes into its address and its metadata.
+func entryOf(value []byte) graveler.Entry {
 	n := min(32, len(value))
-	e := graveler.Entry{
+	return graveler.Entry{
 		Address: "data/" + string(value[:n]), AddressType: graveler.AddressRelative, Size: 4096,
 		ETag: "d41d8cd98f00b204e9800998ecf8427e", Modified: time.Now(), Metadata: map[string]string{"x": string(value[n:max(n, len(value)-fixed)])},
 	}
-	return o.conns[conn].Stage(ctx, repo, "main", []graveler.Change{{Path: key, Entry: e}})
+}
+
+// profile asks the leader's socket for a profile of its processor time.
+func (o *ours) profile(file string, during time.Duration) func() error {
+	failed := make(chan error, 1)
+	go func() {
+		failed <- func() error {
+			lead := o.c.Nodes[0] // nobody has taken the lead from it
+			cl := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				var d net.Dialer
+				return d.DialContext(ctx, "unix", lead.Socket)
+			}}}
+			resp, err := cl.Get(fmt.Sprintf("http://x/debug/pprof/profile?seconds=%d", max(1, int(during.Seconds())-1)))
+			if err != nil {
+				return err
+			}
+			defer resp.Body.Close()
+			f, err := os.Create(file)
+			if err != nil {
+				return err
+			}
+			_, err = io.Copy(f, resp.Body)
+			return errors.Join(err, f.Close())
+		}()
+	}()
+	return func() error { return <-failed }
 }
 
 // fixed is what the other fields of an entry take of its record, in bytes.

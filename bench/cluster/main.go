@@ -4,7 +4,9 @@
 //
 //	cluster [flags]
 //
-// Both are asked over gRPC by this process, on so many connections to the leader; each connection carries many writers.
+// Both are asked over gRPC by this process, on so many connections to the leader; each connection carries many writers. Beside them a
+// machine alone: the engine without peers, in this process, where a put is answered when it survives a power cut, and Pebble with synced
+// writes.
 package main
 
 import (
@@ -47,9 +49,15 @@ type putter interface {
 	close()
 }
 
+// profiler is a putter whose leader tells where its time goes. What profile returns waits for that.
+type profiler interface {
+	profile(file string, during time.Duration) (wait func() error)
+}
+
 // contender starts what is measured, in a directory of its own.
 type contender struct {
 	name  string
+	base  string // the contender that it is compared with
 	start func(ctx context.Context, p *plan, dir string) (putter, error)
 }
 
@@ -99,7 +107,10 @@ func (p *plan) run(ctx context.Context, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
 	var all []contender
-	for _, c := range []contender{{"lakefsfs", startLakefsfs}, {"etcd", startEtcd}} {
+	for _, c := range []contender{
+		{"lakefsfs", "etcd", startLakefsfs}, {"etcd", "etcd", startEtcd},
+		{"alone", "pebble", startAlone}, {"pebble", "pebble", startPebble},
+	} {
 		if p.only == "" || slices.Contains(strings.Split(p.only, ","), c.name) {
 			all = append(all, c)
 		}
@@ -121,18 +132,14 @@ func (p *plan) run(ctx context.Context, out io.Writer) (err error) {
 	fmt.Fprintf(out, "%d nodes on loopback, keys of %d bytes, values of %d; %d connections; %d CPUs; median of %d rounds of %s each\n\n",
 		p.nodes, p.key, p.value, p.conns, runtime.NumCPU(), p.rounds, p.during)
 	w := tabwriter.NewWriter(out, 0, 0, 1, ' ', 0)
-	fmt.Fprintln(w, "| writers\t| contender\t| puts/s\t| p50\t| p99\t| of etcd's puts/s\t|")
+	fmt.Fprintln(w, "| writers\t| contender\t| puts/s\t| p50\t| p99\t| ratio\t|")
 	fmt.Fprintln(w, "| ---\t| ---\t| ---\t| ---\t| ---\t| ---\t|")
 	for _, n := range p.writers {
-		etcd := 0.0
-		if r := results[key("etcd", n)]; len(r) > 0 {
-			etcd = median(r).rate
-		}
 		for _, c := range all {
 			r := median(results[key(c.name, n)])
 			ratio := "-"
-			if etcd > 0 {
-				ratio = fmt.Sprintf("%.2f", r.rate/etcd)
+			if base := results[key(c.base, n)]; len(base) > 0 {
+				ratio = fmt.Sprintf("%.2f of %s", r.rate/median(base).rate, c.base)
 			}
 			fmt.Fprintf(w, "| %d\t| %s\t| %.0f\t| %s\t| %s\t| %s\t|\n", n, c.name, r.rate, short(r.p50), short(r.p99), ratio)
 		}
@@ -164,8 +171,12 @@ func (p *plan) round(ctx context.Context, c contender, dir string, results map[s
 		if _, err := p.measure(ctx, s, n, p.warm); err != nil {
 			return err
 		}
+		profiled := func() error { return nil }
+		if f, ok := s.(profiler); ok && p.profile != "" && round == 0 && n == slices.Max(p.writers) {
+			profiled = f.profile(p.profile, p.during)
+		}
 		r, err := p.measure(ctx, s, n, p.during)
-		if err != nil {
+		if err := errors.Join(err, profiled()); err != nil {
 			return err
 		}
 		fmt.Fprintf(os.Stderr, "round %d: %s, %d writers: %.0f puts/s, p50 %s, p99 %s\n", round+1, c.name, n, r.rate, short(r.p50), short(r.p99))

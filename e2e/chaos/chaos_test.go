@@ -216,6 +216,7 @@ func TestChaos(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes two minutes")
 	}
+	t.Parallel() // each waits most of the time
 	seed := number(t, "LAKEFSFS_TEST_SEED", rand.Uint64())
 	during := long(t, 2*time.Minute)
 	nodes := int(number(t, "LAKEFSFS_TEST_NODES", 3))

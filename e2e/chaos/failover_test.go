@@ -44,6 +44,7 @@ func TestFailover(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes some 20 s")
 	}
+	t.Parallel() // each waits most of the time
 	kills := int(number(t, "LAKEFSFS_TEST_KILLS", 3))
 	c := newCluster(t, harness.Options{Nodes: 3})
 	first := client(t, c.Serve()...)

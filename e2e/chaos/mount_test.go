@@ -164,6 +164,7 @@ func TestMount(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes some 30 s")
 	}
+	t.Parallel() // each waits most of the time
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		t.Skipf("no FUSE here: %v", err)
 	}
