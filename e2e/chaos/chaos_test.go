@@ -99,7 +99,7 @@ func newCluster(t *testing.T, o harness.Options) *harness.Cluster {
 	if o.Bin == "" {
 		o.Bin = filepath.Join(built, "lakefsfs")
 	}
-	o.Env = append(o.Env, "LAKEFSFS_NAMESPACE=file://"+dir+"/objects", "LAKEFSFS_LOG_FORMAT=text")
+	o.Env = append(o.Env, "LAKEFSFS_NAMESPACE=file://"+dir+"/objects", "LAKEFSFS_CLUSTER_SNAPSHOTS=file://"+dir+"/snapshots", "LAKEFSFS_LOG_FORMAT=text")
 	c, err := harness.New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -211,6 +211,24 @@ func handOver(ctx context.Context, c *harness.Cluster, r *remote.Client, to stri
 	return r.TransferLeadership(ctx, id)
 }
 
+// removeNode takes a node that doesn't run out of the cluster, whatever it was called.
+func removeNode(ctx context.Context, c *harness.Cluster, r *remote.Client, node *harness.Node) error {
+	return insist(ctx, func(ctx context.Context) error {
+		lead := c.Node(leader(ctx, c))
+		if lead == nil {
+			return fmt.Errorf("nobody leads: %w", graveler.Unavailable)
+		}
+		for _, m := range members(ctx, lead) {
+			if m.Peer == node.Peer {
+				if err := r.RemoveMember(ctx, m.Id); err != nil && graveler.KindOf(err) != graveler.NotFound {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
 // TestChaos is two minutes of it; make chaos runs it for longer. LAKEFSFS_TEST_SEED repeats the choices of a run, though not its timing.
 func TestChaos(t *testing.T) {
 	if testing.Short() {
@@ -226,7 +244,7 @@ func TestChaos(t *testing.T) {
 			fmt.Printf(time.Now().Format("15:04:05.000 ")+format+"\n", args...)
 		}
 	}
-	o := harness.Options{Nodes: nodes, Network: true, Seed: seed}
+	o := harness.Options{Nodes: nodes, Network: true, Seed: seed, Env: []string{"LAKEFSFS_CLUSTER_SNAPSHOT_EVERY=5s"}}
 	if os.Getuid() == 0 {
 		o.FaultFS, o.Disk = filepath.Join(built, "faultfs"), 512<<20
 	} else {
@@ -265,6 +283,7 @@ func TestChaos(t *testing.T) {
 		c: c, l: &l, r: rand.New(rand.NewPCG(seed, 1)), clocks: clocks, say: say, counts: map[string]int{}, hurt: map[string]bool{},
 		leader: func(ctx context.Context) string { return leader(ctx, c) },
 		hand:   func(ctx context.Context) error { return handOver(ctx, c, hand, "") },
+		remove: func(ctx context.Context, node *harness.Node) error { return removeNode(ctx, c, hand, node) },
 	}
 	beside.Go(func() { n.run(ctx) })
 

@@ -23,15 +23,18 @@ type nemesis struct {
 	c      *harness.Cluster
 	l      *ledger
 	r      *rand.Rand
-	leader func(ctx context.Context) string // name of the node that leads, "" if none is known
-	hand   func(ctx context.Context) error  // asks the leader to hand over the lead
-	clocks bool                             // the program's clock can be moved
+	leader func(ctx context.Context) string                    // name of the node that leads, "" if none is known
+	hand   func(ctx context.Context) error                     // asks the leader to hand over the lead
+	remove func(ctx context.Context, node *harness.Node) error // takes a node out of the cluster
+	clocks bool                                                // the program's clock can be moved
 	say    func(format string, args ...any)
 
 	mu     sync.Mutex // guards the fields below
 	counts map[string]int
 	lost   harness.Loss
 	hurt   map[string]bool // nodes whose disk failed: they may end by themselves
+
+	wiped *harness.Node // waits for the others to be well, to be replaced
 }
 
 // fault is one kind of thing that happens. It returns what puts it right again; nil if it couldn't be done here.
@@ -77,7 +80,11 @@ func (n *nemesis) mend(heals []func() error) {
 			n.l.violation("the harness can't mend: %v", err)
 		}
 	}
+	replaced := n.wiped
 	for _, node := range n.c.Nodes {
+		if node == replaced {
+			continue
+		}
 		for _, crash := range node.Crashes() {
 			if n.isHurt(node) {
 				n.count("a node that ended itself when its disk failed")
@@ -92,6 +99,20 @@ func (n *nemesis) mend(heals []func() error) {
 	n.mu.Lock()
 	clear(n.hurt)
 	n.mu.Unlock()
+	if n.wiped = nil; replaced != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+		defer cancel()
+		if err := n.remove(ctx, replaced); err != nil {
+			n.l.violation("%s, which lost its disk, can't be removed: %v", replaced.Name, err)
+		}
+		if err := replaced.Start(); err != nil {
+			n.l.violation("the harness can't start %s: %v", replaced.Name, err)
+		}
+		// More than one that hasn't caught up, and the cluster stands still until it has.
+		if _, err := caughtUp(ctx, n.c); err != nil {
+			n.l.violation("%s got a new disk: %v\n%s", replaced.Name, err, tail(replaced.Log, 2000))
+		}
+	}
 }
 
 func tail(file string, n int) string {
@@ -167,8 +188,8 @@ func (n *nemesis) kill(nodes []*harness.Node, dead func(*harness.Node) error) (f
 	}
 	return func() error {
 		for _, node := range nodes {
-			if node.Running() {
-				continue // another fault's end started it
+			if node.Running() || node == n.wiped {
+				continue // another fault's end started it, or will
 			}
 			if dead != nil {
 				if err := dead(node); err != nil {
@@ -303,6 +324,9 @@ func (n *nemesis) disk(node *harness.Node, on, off func() error, powerless bool)
 				return err
 			}
 		}
+		if node == n.wiped {
+			return nil
+		}
 		return node.Start()
 	}, nil
 }
@@ -345,7 +369,12 @@ var faults = []fault{
 		if err := node.Stop(); err != nil {
 			return nil, err
 		}
-		return node.Start, nil
+		return func() error {
+			if node == n.wiped {
+				return nil
+			}
+			return node.Start()
+		}, nil
 	}},
 	{"SIGSTOP of the leader", func(ctx context.Context, n *nemesis) (func() error, error) {
 		node := n.theLeader(ctx)
@@ -441,6 +470,17 @@ var faults = []fault{
 			return nil, nil
 		}
 		return n.disk(node, func() error { return node.Disk.FailWrite(true) }, func() error { return node.Disk.FailWrite(false) }, true)
+	}},
+	{"a disk lost, its node replaced", func(ctx context.Context, n *nemesis) (func() error, error) {
+		if n.wiped != nil || n.r.IntN(2) == 0 {
+			return nil, nil
+		}
+		node := n.either(ctx)
+		if err := node.Kill(); err != nil {
+			return nil, err
+		}
+		n.wiped = node
+		return func() error { return nil }, node.Wipe()
 	}},
 	{"lead handed over", func(ctx context.Context, n *nemesis) (func() error, error) {
 		if err := n.hand(ctx); err != nil {

@@ -25,8 +25,10 @@ type Node struct {
 	Log    string // file of what it says
 	Disk   *Disk  // nil if its data lies on the machine's own disk
 
-	bin string
-	env []string
+	bin   string
+	env   []string
+	begin string // how it becomes a node of the cluster: LAKEFSFS_CLUSTER_…
+	again string // and how it does with another, empty disk
 
 	mu      sync.Mutex
 	cmd     *exec.Cmd     // nil if it doesn't run
@@ -49,7 +51,7 @@ func (n *Node) Start() error {
 	}
 	defer log.Close()
 	cmd := exec.Command(n.bin, "daemon")
-	cmd.Env = append(append(os.Environ(), n.env...), ClockEnv+"="+n.clock())
+	cmd.Env = append(append(os.Environ(), n.env...), n.begin, ClockEnv+"="+n.clock())
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for us: we end it in order
 	if err := cmd.Start(); err != nil {
@@ -152,6 +154,17 @@ func (n *Node) Resume() error {
 	return n.signal(syscall.SIGCONT, false)
 }
 
+// Wipe takes all that a node that doesn't run has, as a new disk does. Started again it is a new node.
+func (n *Node) Wipe() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.cmd != nil {
+		return fmt.Errorf("%s runs", n.Name)
+	}
+	n.begin = n.again
+	return os.RemoveAll(n.Data)
+}
+
 // Options of a Cluster.
 type Options struct {
 	Nodes   int
@@ -222,11 +235,13 @@ func New(o Options) (_ *Cluster, err error) {
 			"LAKEFSFS_CACHE_DISK=0",
 			"LAKEFSFS_CACHE_MEMORY=16777216",
 		}, o.Env...)
-		if i == 1 {
-			n.env = append(n.env, "LAKEFSFS_CLUSTER_BOOTSTRAP=true")
-		} else {
-			n.env = append(n.env, "LAKEFSFS_CLUSTER_JOIN="+c.Nodes[0].Serve)
+		n.begin = "LAKEFSFS_CLUSTER_BOOTSTRAP=true"
+		if i > 1 {
+			n.begin = "LAKEFSFS_CLUSTER_JOIN=" + c.Nodes[0].Serve
 		}
+	}
+	for i, n := range c.Nodes {
+		n.again = "LAKEFSFS_CLUSTER_JOIN=" + c.Nodes[(i+1)%len(c.Nodes)].Serve
 	}
 	return c, nil
 }

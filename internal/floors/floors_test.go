@@ -30,8 +30,8 @@ var allowed = map[string][]string{
 	"engine/internal/settle":            {"graveler", "object", "spill", "engine"},
 	"engine/local":                      {"graveler", "graveler/committed", "object", "spill", "engine", "engine/internal/look", "engine/internal/replica", "engine/internal/settle"},
 	"engine/edge":                       {"graveler", "graveler/committed", "object", "spill", "engine", "engine/internal/look", "engine/internal/settle"},
-	"api/lakefsfs/v1":                   {},
 	"engine/enginetest":                 {"graveler", "object", "engine"}, // the contract as tests
+	"api/lakefsfs/v1":                   {},
 	"engine/remote":                     {"graveler", "object", "engine", "api/lakefsfs/v1"},
 	"control":                           {"graveler", "engine"},
 	"vfs":                               {"graveler", "object", "spill", "engine"}, // never an implementation of the engine
