@@ -62,7 +62,7 @@ func breakLog(t *testing.T, m *member, what string) {
 // A node whose disk fails a sync, or a write, stops in words, and acknowledges nothing more; the others go on, and it comes back with a disk
 // that is well.
 func TestFailingDisk(t *testing.T) {
-	// /dev/null takes writes and fails to sync; /dev/zero too, and the log can't be read back.
+	// /dev/null takes writes and fails to sync; /dev/full takes none.
 	for _, what := range []string{"/dev/null", "/dev/full"} {
 		for _, leads := range []bool{true, false} {
 			c := newCluster(t, 3)

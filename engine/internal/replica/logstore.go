@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -13,7 +14,8 @@ import (
 )
 
 // logStore is the log as raft's LogStore and StableStore: what it has taken is durable when it says so. Raft panics where a term can't be
-// stored or an entry can't be read; here the node stops instead, in words.
+// stored or an entry that is to be applied can't be read; here the node stops instead, in words, and raft's goroutine ends with all that it
+// has deferred.
 type logStore struct {
 	*wal.Log
 	r       *Replica
@@ -50,26 +52,37 @@ func (l *logStore) GetLog(index uint64, out *raft.Log) error {
 	if err == nil || errors.Is(err, raft.ErrLogNotFound) {
 		return err
 	}
-	l.stop(err)
+	if l.started.Load() {
+		l.r.fail(err)
+		if inRaft("processLogs") {
+			runtime.Goexit()
+		}
+	}
 	return err
 }
 
 // DeleteRange is raft.LogStore's.
 func (l *logStore) DeleteRange(lo, hi uint64) error {
 	err := l.Log.DeleteRange(lo, hi)
-	if err != nil {
-		l.stop(err)
+	if err != nil && l.started.Load() {
+		l.r.fail(err)
 	}
 	return err
 }
 
-// stop ends the node, and the goroutine of raft that can't go on, with all that it has deferred.
-func (l *logStore) stop(err error) {
-	if !l.started.Load() {
-		return
+// inRaft reports whether a method of raft is under way on this goroutine: one that would panic, and not return the error.
+func inRaft(method string) bool {
+	pcs := make([]uintptr, 16)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
+	for {
+		f, more := frames.Next()
+		if strings.HasSuffix(f.Function, "/raft.(*Raft)."+method) {
+			return true
+		}
+		if !more {
+			return false
+		}
 	}
-	l.r.fail(err)
-	runtime.Goexit()
 }
 
 // Set is raft.StableStore's. While the disk is full the node waits: it can't vote then.
@@ -79,8 +92,14 @@ func (l *logStore) Set(k, v []byte) error {
 		if err == nil {
 			return nil
 		}
-		if !isNoSpace(err) || !l.started.Load() {
-			l.stop(err)
+		if !l.started.Load() {
+			return err
+		}
+		if !isNoSpace(err) {
+			l.r.fail(err)
+			if inRaft("setCurrentTerm") {
+				runtime.Goexit()
+			}
 			return err
 		}
 		if !warned {
@@ -90,7 +109,10 @@ func (l *logStore) Set(k, v []byte) error {
 		select {
 		case <-time.After(200 * time.Millisecond):
 		case <-l.r.node.stopped:
-			runtime.Goexit()
+			if inRaft("setCurrentTerm") {
+				runtime.Goexit()
+			}
+			return err
 		}
 	}
 }

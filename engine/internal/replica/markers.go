@@ -181,6 +181,12 @@ func (s *sink) Write(p []byte) (int, error) {
 // Close ends a snapshot that is whole.
 func (s *sink) Close() error {
 	if s.ours {
+		s.m.mu.Lock()
+		behind := s.m.last != nil && s.m.last.Index >= s.meta.Index
+		s.m.mu.Unlock()
+		if behind {
+			return nil // a state that is further has arrived meanwhile
+		}
 		return s.m.set(&s.meta)
 	}
 	if s.pipe == nil {

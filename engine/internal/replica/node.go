@@ -323,10 +323,10 @@ func (n *node) await(ctx context.Context, f raft.Future) error {
 	}
 }
 
-// gone is why a node that has stopped doesn't answer.
+// gone is why a node that has stopped doesn't answer. Another node may.
 func (n *node) gone() error {
 	if p := n.r.failed.Load(); p != nil {
-		return *p
+		return fmt.Errorf("this node has stopped: %v: %w", *p, graveler.Unavailable)
 	}
 	return errClosed
 }
@@ -352,8 +352,8 @@ func (n *node) wrap(err error) error {
 
 // notLeader is the error of who asks this node for what it may not answer.
 func (n *node) notLeader() error {
-	if p := n.r.failed.Load(); p != nil {
-		return *p
+	if n.r.failed.Load() != nil {
+		return n.gone()
 	}
 	_, id := n.raft.LeaderWithID()
 	if id == "" || id == n.id {

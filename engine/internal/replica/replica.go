@@ -252,6 +252,9 @@ func (r *Replica) run(ctx context.Context, cmd *pb.Command) (Result, error) {
 		return Result{}, errClosed
 	}
 	if p := r.failed.Load(); p != nil {
+		if r.node != nil {
+			return Result{}, r.node.gone()
+		}
 		return Result{}, *p
 	}
 	if err := r.room(makesRoom(cmd)); err != nil {

@@ -136,10 +136,11 @@ func (w *network) receive(raw net.Conn, shaken func()) {
 	}
 }
 
-// tracked is a connection that somebody made to this node.
+// tracked is a connection from or to another node. All of them break when the node stops: who reads or writes one then doesn't wait.
 type tracked struct {
 	net.Conn
 	w  *network
+	in bool // the other one made it
 	mu sync.Mutex
 	at time.Time // of the last bytes
 }
@@ -149,11 +150,14 @@ func (w *network) track(raw net.Conn) (*tracked, error) {
 	if w.tls != nil {
 		c = tls.Server(raw, w.tls.server())
 	}
-	t := &tracked{Conn: c, w: w, at: time.Now()}
+	return w.keep(&tracked{Conn: c, w: w, in: true, at: time.Now()})
+}
+
+func (w *network) keep(t *tracked) (*tracked, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
-		raw.Close()
+		t.Conn.Close()
 		return nil, net.ErrClosed
 	}
 	w.conns[t] = true
@@ -177,13 +181,13 @@ func (t *tracked) Close() error {
 	return t.Conn.Close()
 }
 
-// closeIdle closes the connections on which nothing came for a while.
+// closeIdle closes the connections of others on which nothing came for a while.
 func (w *network) closeIdle(d time.Duration) {
 	w.mu.Lock()
 	var idle []*tracked
 	for t := range w.conns {
 		t.mu.Lock()
-		if time.Since(t.at) > d {
+		if t.in && time.Since(t.at) > d {
 			idle = append(idle, t)
 		}
 		t.mu.Unlock()
@@ -272,7 +276,11 @@ func (w *network) dial(ctx context.Context, addr string, kind byte) (net.Conn, e
 		return nil, fmt.Errorf("connect to the node at %s: %v: %w", addr, err, graveler.Unavailable)
 	}
 	c.SetDeadline(time.Time{})
-	return c, nil
+	t, err := w.keep(&tracked{Conn: c, w: w, at: time.Now()})
+	if err != nil {
+		return nil, err
+	}
+	return t, nil
 }
 
 // installing counts the states that are arriving, and notes that bytes came. Raft's main goroutine reads them, without a deadline: from a
