@@ -374,8 +374,7 @@ func TestTwoLeaders(t *testing.T) {
 		var snaps [2]*Snapshots
 		taken, known := map[string]map[string]string{}, map[string]*manifest{}
 		n, depth, paused, highest := 0, 0, time.Duration(0), uint64(0)
-		var step func(i int)
-		step = func(i int) {
+		step := func(i int) {
 			n++
 			stageMany(t, nodes[i], rnd.IntN(3000), 1+rnd.IntN(200))
 			for nodes[i].Status().Applied <= highest { // who is behind has nothing to store
