@@ -186,8 +186,8 @@ type asks struct {
 
 type ask struct {
 	contents int // that were asked for
-	settled []engine.Settled
-	done    chan error // has one item at the end
+	settled  []engine.Settled
+	done     chan error // has one item at the end
 }
 
 const contentsPerPart = 4096
