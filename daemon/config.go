@@ -69,9 +69,10 @@ type SyncConfig struct {
 
 // EngineConfig makes a daemon one without metadata of its own.
 type EngineConfig struct {
-	Address   string `mapstructure:"address" doc:"servers that keep the metadata, HOST:PORT separated by commas; empty: this daemon keeps it"`
-	TokenFile string `mapstructure:"token_file" doc:"file with the token that the servers know this machine by"`
-	Objects   string `mapstructure:"objects" doc:"how a daemon without metadata reaches objects: direct, through the servers, or auto: direct but for file:// namespaces"`
+	Address   string        `mapstructure:"address" doc:"servers that keep the metadata, HOST:PORT separated by commas; empty: this daemon keeps it"`
+	TokenFile string        `mapstructure:"token_file" doc:"file with the token that the servers know this machine by"`
+	Retry     time.Duration `mapstructure:"retry" doc:"how long servers are asked again that don't answer, before a call fails"`
+	Objects   string        `mapstructure:"objects" doc:"how a daemon without metadata reaches objects: direct, through the servers, or auto: direct but for file:// namespaces"`
 }
 
 // ClusterConfig makes a daemon a node of a cluster.
@@ -122,7 +123,7 @@ func DefaultConfig() Config {
 		Store: StoreConfig{Timeout: 30 * time.Second, Retry: 30 * time.Second},
 		Sync:  SyncConfig{Every: 200 * time.Millisecond, Upload: true},
 
-		Engine:  EngineConfig{Objects: "auto"},
+		Engine:  EngineConfig{Objects: "auto", Retry: 30 * time.Second},
 		Cluster: ClusterConfig{Heartbeat: 500 * time.Millisecond, SnapshotEvery: 10 * time.Minute},
 		Log:     LogConfig{Level: "info", Format: "auto"},
 		NFS:     NFSConfig{Connections: 2048, Memory: 256 << 20, Nodes: 256 << 10},
@@ -186,6 +187,9 @@ func (c *Config) Validate() error {
 	}
 	if !slices.Contains([]string{"auto", "direct", "through"}, c.Engine.Objects) {
 		return bad("engine.objects", fmt.Sprintf("is %q; give auto, direct or through", c.Engine.Objects))
+	}
+	if c.Engine.Retry < time.Millisecond || c.Engine.Retry > time.Hour {
+		return bad("engine.retry", fmt.Sprintf("is %s; give 1ms to 1h", c.Engine.Retry))
 	}
 	if err := c.validateCluster(bad); err != nil {
 		return err

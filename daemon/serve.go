@@ -93,7 +93,7 @@ func (c *TLSConfig) server() (*tls.Config, error) {
 
 // DialOptions is how servers on other machines are asked.
 func (c *Config) DialOptions() (remote.DialOptions, error) {
-	o := remote.DialOptions{TokenFile: c.Engine.TokenFile, CA: c.TLS.CA, Cert: c.TLS.Cert, Key: c.TLS.Key, Insecure: c.TLS.Insecure}
+	o := remote.DialOptions{TokenFile: c.Engine.TokenFile, CA: c.TLS.CA, Cert: c.TLS.Cert, Key: c.TLS.Key, Insecure: c.TLS.Insecure, RetryFor: c.Engine.Retry}
 	if o.TokenFile == "" {
 		o.Token = os.Getenv("LAKEFSFS_TOKEN")
 	}

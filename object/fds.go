@@ -36,6 +36,9 @@ func (c *fdCache) readAt(name string, o Object, p []byte, off int64) (int, error
 	if off < 0 {
 		return 0, fmt.Errorf("negative offset %d: %w", off, graveler.Invalid)
 	}
+	if o.Fresh {
+		c.drop(name) // another process may have removed or replaced it
+	}
 	fd, err := c.acquire(name)
 	if err != nil {
 		return 0, err

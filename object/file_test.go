@@ -91,3 +91,35 @@ func writeFull(t *testing.T) error {
 	_, err = f.Write([]byte("x"))
 	return errors.Unwrap(err)
 }
+
+// What is read fresh is seen to be gone, though the file was open here when another process removed it.
+func TestFreshFile(t *testing.T) {
+	dir := t.TempDir()
+	st, err := Open(t.Context(), "file://"+dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	if _, err := st.Put(t.Context(), "data/x", strings.NewReader("text"), PutOptions{Size: -1}); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range []Object{
+		{Address: "data/x", Type: graveler.AddressRelative, Size: 4},
+		{Address: "file://" + dir + "/data/x", Type: graveler.AddressFull, Size: 4},
+	} {
+		if _, err := st.ReadAt(t.Context(), o, make([]byte, 4), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Remove(dir + "/data/x"); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range []Object{
+		{Address: "data/x", Type: graveler.AddressRelative, Size: 4, Fresh: true},
+		{Address: "file://" + dir + "/data/x", Type: graveler.AddressFull, Size: 4, Fresh: true},
+	} {
+		if _, err := st.ReadAt(t.Context(), o, make([]byte, 4), 0); !errors.Is(err, graveler.NotFound) {
+			t.Errorf("%s: %v", o.Address, err)
+		}
+	}
+}
