@@ -23,8 +23,8 @@ const blockBytes = 4096
 // diskPause is how long nothing is written after the disk refused, as it does when it is full.
 const diskPause = 30 * time.Second
 
-// disk is the disk tier: a file for each chunk, at DIR/chunks/<2 hex digits>/<38 hex digits>, the least recently used ones
-// given up for new ones. After a restart the order is that of writing.
+// disk is the disk tier: a file for each chunk, at DIR/chunks/<2 hex digits>/<38 hex digits>, and packs of small ones, see pack.go. The
+// least recently used files are given up for new ones. After a restart the order is that of writing.
 type disk struct {
 	root  string
 	limit int64
@@ -32,11 +32,14 @@ type disk struct {
 	lock  *os.File // held by flock as long as the tier is open
 
 	mu      sync.Mutex // guards the fields below
-	index   map[fileKey]*list.Element
+	index   map[fileKey]*spot
 	recent  list.List // of *file, the last used first
 	used    int64     // occupied by all files, those being written or deleted among them; never over limit
 	dropped int64
 	paused  time.Time // nothing is written before; zero if the disk takes what it is given
+
+	packing sync.Mutex // held by who looks for a place in a pack; taken before mu
+	pack    *pack      // takes small chunks; nil before the first. Guarded by packing
 }
 
 // file is what is known of a file of the tier.
@@ -45,6 +48,17 @@ type file struct {
 	size  int64 // bytes
 	pins  int   // readers, or the writer or deleter: it must stay
 	ready bool  // written, and not found damaged
+	e     *list.Element
+	packs []fileKey // of a pack, what is in it
+	many  bool      // it is a pack
+}
+
+// spot is where a chunk is.
+type spot struct {
+	f     *file
+	off   int64 // in a pack: where its record begins, and how long that is
+	n     int64
+	ready bool // of a record in a pack: it is written
 }
 
 // occupied is what a file with n bytes takes from the limit.
@@ -52,7 +66,7 @@ func occupied(n int64) int64 { return (n + blockBytes - 1) / blockBytes * blockB
 
 // openDisk takes over the files of an earlier process. It takes about a second for 300,000 of them.
 func openDisk(dir string, limit int64, log *slog.Logger) (*disk, error) {
-	d := &disk{root: filepath.Join(dir, "chunks"), limit: limit, log: log, index: map[fileKey]*list.Element{}}
+	d := &disk{root: filepath.Join(dir, "chunks"), limit: limit, log: log, index: map[fileKey]*spot{}}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -73,11 +87,10 @@ func openDisk(dir string, limit int64, log *slog.Logger) (*disk, error) {
 
 // load makes the directories and reads what is in them.
 func (d *disk) load() error {
-	type found struct {
-		file
-		written time.Time
+	all, err := d.loadPacks()
+	if err != nil {
+		return err
 	}
-	var all []found
 	for i := range 256 {
 		sub := filepath.Join(d.root, hex.EncodeToString([]byte{byte(i)}))
 		if err := os.MkdirAll(sub, 0o700); err != nil {
@@ -97,43 +110,73 @@ func (d *disk) load() error {
 			if err != nil || copy(k[:], b) != len(k) || len(b) != len(k) || k.String()[2:] != e.Name() || !fi.Mode().IsRegular() {
 				return fmt.Errorf("%s is no file of the cache; give the cache a directory of its own", filepath.Join(sub, e.Name()))
 			}
-			all = append(all, found{file{key: k, size: fi.Size(), ready: true}, fi.ModTime()})
+			all = append(all, found{&file{key: k, size: fi.Size(), ready: true}, map[fileKey]*spot{k: {}}, fi.ModTime()})
 		}
 	}
 	sort.Slice(all, func(i, j int) bool { return all[i].written.After(all[j].written) })
 	for i := range all {
-		f := &all[i].file
+		f := all[i].file
 		if d.used+occupied(f.size) > d.limit { // the limit was lowered
-			if err := os.Remove(d.path(f.key)); err != nil {
+			if err := os.Remove(d.path(f)); err != nil {
 				return err
 			}
 			continue
 		}
 		d.used += occupied(f.size)
-		d.index[f.key] = d.recent.PushBack(f)
+		f.e = d.recent.PushBack(f)
+		for k, s := range all[i].spots {
+			if d.index[k] == nil { // the newest counts
+				s.f = f
+				d.index[k] = s
+				if f.many {
+					f.packs = append(f.packs, k)
+				}
+			}
+		}
 	}
 	return nil
 }
 
-func (d *disk) path(k fileKey) string {
-	name := k.String()
+// found is a file that an earlier process left.
+type found struct {
+	*file
+	spots   map[fileKey]*spot
+	written time.Time
+}
+
+func (d *disk) path(f *file) string {
+	name := f.key.String()
+	if f.many {
+		return filepath.Join(d.root, packDir, name)
+	}
 	return filepath.Join(d.root, name[:2], name[2:])
 }
 
 // get returns a chunk; ok is false if the tier has it not, or has it damaged.
 func (d *disk) get(k fileKey) (data []byte, last, ok bool) {
-	f := d.pin(k)
-	if f == nil {
+	at, ok := d.pin(k)
+	if !ok {
 		return nil, false, false
 	}
-	b, err := readFile(d.path(k), f.size)
-	if err == nil {
+	f := at.f
+	var b []byte
+	var err error
+	if f.many {
+		if b, err = readSpan(d.path(f), at.off, at.n); err == nil {
+			data, last, err = parseRecord(k, b)
+		}
+	} else if b, err = readFile(d.path(f), f.size); err == nil {
 		data, last, err = parseFile(k, b)
 	}
 	if err != nil {
-		d.log.Warn("cache file dropped", "file", d.path(k), "err", err)
+		d.log.Warn("cache file dropped", "file", d.path(f), "err", err)
 	}
-	d.unpin(f, err == nil)
+	if err != nil && f.many {
+		d.forget(k, at) // the others in it may be good
+		d.unpin(f, true)
+	} else {
+		d.unpin(f, err == nil)
+	}
 	return data, last, err == nil
 }
 
@@ -158,21 +201,17 @@ func (d *disk) has(k fileKey) bool {
 	return d.index[k] != nil
 }
 
-// pin returns a written file and keeps it from being given up.
-func (d *disk) pin(k fileKey) *file {
+// pin returns where a written chunk is, and keeps its file from being given up.
+func (d *disk) pin(k fileKey) (spot, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	e := d.index[k]
-	if e == nil {
-		return nil
+	at := d.index[k]
+	if at == nil || !at.f.ready || at.f.many && !at.ready {
+		return spot{}, false
 	}
-	f := e.Value.(*file)
-	if !f.ready {
-		return nil
-	}
-	f.pins++
-	d.recent.MoveToFront(e)
-	return f
+	at.f.pins++
+	d.recent.MoveToFront(at.f.e)
+	return *at, true
 }
 
 // unpin ends what pin or put began. The last one to leave a file that is no good deletes it.
@@ -195,20 +234,33 @@ func (d *disk) unpin(f *file, good bool) {
 
 // put keeps a chunk, if there is room to be made for it and the disk takes it.
 func (d *disk) put(k fileKey, data []byte, last bool) {
-	f := &file{key: k, size: int64(len(data) + trailerBytes), pins: 1}
-	if !d.reserve(f) {
+	if len(data) <= packed && d.putPacked(k, data, last) {
 		return
 	}
-	err := writeFile(d.path(k), data, trailerOf(k, data, last))
+	f := &file{key: k, size: int64(len(data) + trailerBytes), pins: 1}
+	if !d.reserve(k, occupied(f.size), func() {
+		f.e = d.recent.PushFront(f)
+		d.index[k] = &spot{f: f}
+	}) {
+		return
+	}
+	err := writeFile(d.path(f), data, trailerOf(k, data, last))
 	d.mu.Lock()
 	f.ready = err == nil
+	d.mu.Unlock()
+	d.wrote(err)
+	d.unpin(f, true)
+}
+
+// wrote notes whether the disk takes what it is given.
+func (d *disk) wrote(err error) {
+	d.mu.Lock()
 	was := d.paused
 	d.paused = time.Time{}
 	if err != nil {
 		d.paused = time.Now().Add(diskPause)
 	}
 	d.mu.Unlock()
-	d.unpin(f, true)
 	switch {
 	case err != nil && was.IsZero():
 		d.log.Warn("cache directory takes no files; going on without until it does", "dir", d.root, "err", err)
@@ -232,19 +284,18 @@ func writeFile(name string, data, trailer []byte) error {
 	return err
 }
 
-// reserve takes f's size from the limit, and puts it into the index. Others are given up for it first: what they occupy
-// counts until they are deleted.
-func (d *disk) reserve(f *file) bool {
+// reserve takes size bytes from the limit for a chunk that isn't there, and calls take with mu held. Others are given up for it first: what
+// they occupy counts until they are deleted.
+func (d *disk) reserve(k fileKey, size int64, take func()) bool {
 	for {
 		d.mu.Lock()
-		size := occupied(f.size)
-		if d.index[f.key] != nil || size > d.limit || time.Now().Before(d.paused) {
+		if d.index[k] != nil || size > d.limit || time.Now().Before(d.paused) {
 			d.mu.Unlock()
 			return false
 		}
 		if d.used+size <= d.limit {
 			d.used += size
-			d.index[f.key] = d.recent.PushFront(f)
+			take()
 			d.mu.Unlock()
 			return true
 		}
@@ -272,12 +323,16 @@ func (d *disk) reserve(f *file) bool {
 func (d *disk) remove(victims []*file) bool {
 	all := true
 	for _, v := range victims {
-		err := os.Remove(d.path(v.key))
+		err := os.Remove(d.path(v))
 		d.mu.Lock()
 		v.pins--
 		if err == nil || errors.Is(err, iofs.ErrNotExist) {
-			d.recent.Remove(d.index[v.key])
-			delete(d.index, v.key)
+			d.recent.Remove(v.e)
+			for _, k := range v.chunks() {
+				if at := d.index[k]; at != nil && at.f == v {
+					delete(d.index, k)
+				}
+			}
 			d.used -= occupied(v.size)
 		} else {
 			all = false
@@ -285,7 +340,7 @@ func (d *disk) remove(victims []*file) bool {
 		}
 		d.mu.Unlock()
 		if err != nil && !errors.Is(err, iofs.ErrNotExist) {
-			d.log.Warn("cache file can't be deleted", "file", d.path(v.key), "err", err)
+			d.log.Warn("cache file can't be deleted", "file", d.path(v), "err", err)
 		}
 	}
 	return all
@@ -297,4 +352,11 @@ func (d *disk) stats() (bytes, files, dropped int64) {
 	return d.used, int64(len(d.index)), d.dropped
 }
 
-func (d *disk) close() error { return d.lock.Close() }
+func (d *disk) close() error {
+	d.packing.Lock()
+	defer d.packing.Unlock()
+	if d.pack != nil {
+		d.leavePack()
+	}
+	return d.lock.Close()
+}

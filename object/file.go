@@ -129,7 +129,11 @@ func (s *fileStore) mkdir(dir string) error {
 	if known {
 		return nil
 	}
-	if err := os.MkdirAll(dir, 0o777); err != nil {
+	err := os.MkdirAll(dir, 0o777)
+	for try := 0; errors.Is(err, iofs.ErrExist) && try < 10; try++ {
+		err = os.MkdirAll(dir, 0o777) // a delete removed it just when it was found to be there
+	}
+	if err != nil {
 		return err
 	}
 	s.mu.Lock()
