@@ -107,6 +107,9 @@ func (s *store) ReadAt(ctx context.Context, o object.Object, p []byte, off int64
 		return 0, end
 	}
 	k := key{store: s.id, full: full, address: o.Address, md5: o.MD5}
+	if o.Part && !s.has(k, off) {
+		return s.Store.ReadAt(ctx, o, p, off)
+	}
 	var n int
 	var err error
 	if isWhole(o, full) {
@@ -122,6 +125,12 @@ func (s *store) ReadAt(ctx context.Context, o object.Object, p []byte, off int64
 		err = end
 	}
 	return n, err
+}
+
+// has reports whether the chunk at an offset is kept.
+func (s *store) has(k key, off int64) bool {
+	k.index = int32(off / chunkBytes)
+	return s.c.mem.get(k) != nil || s.onDisk(k)
 }
 
 // kinded gives the errors of contexts, the only ones that come without, their Kind.

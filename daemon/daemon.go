@@ -99,6 +99,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *Daemon, err erro
 	if err := d.serve(); err != nil {
 		return nil, err
 	}
+	d.boundMemory()
 	if err := d.listen(); err != nil {
 		return nil, err
 	}
@@ -199,6 +200,7 @@ func (d *Daemon) Mount(ctx context.Context, r MountRequest) (MountInfo, error) {
 	}
 	info := MountInfo{Place: r.Place, Dir: m.Dir(), ReadOnly: r.ReadOnly}
 	d.mounts[m.Dir()] = &mount{info, m}
+	d.boundMemory()
 	d.log.Info("mounted", "place", info.Place, "dir", info.Dir)
 	go func() {
 		<-m.Done()
@@ -206,6 +208,7 @@ func (d *Daemon) Mount(ctx context.Context, r MountRequest) (MountInfo, error) {
 		if have := d.mounts[m.Dir()]; have != nil && have.m == m {
 			delete(d.mounts, m.Dir())
 		}
+		d.boundMemory()
 		d.mu.Unlock()
 	}()
 	return info, nil

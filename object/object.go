@@ -18,6 +18,7 @@ type Object struct {
 	Size    int64  // bytes; negative if unknown. An object found to be of another size is Corrupt
 	MD5     string // hex; "" if unknown. Whoever reads the whole object can verify it
 	Fresh   bool   // read from the store itself, past any cache
+	Part    bool   // no more of it is wanted than is asked for: a cache that hasn't got it needn't fetch it whole
 }
 
 // Of returns the object that holds e's bytes. ETags that are no MD5 (multipart uploads) are not taken for one.

@@ -1,6 +1,7 @@
 package committed
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/objstorage"
@@ -25,7 +27,9 @@ type part struct {
 	// spent is what was read so far, in records. From a share of the range on, reading it whole is the better bargain.
 	spent atomic.Int64
 	limit int64
+	look  int64 // what a look spends at least
 	cost  int64 // in memory, in bytes
+	far   bool  // it is on an object store, where a request costs as much as a megabyte
 }
 
 const (
@@ -40,6 +44,11 @@ const (
 	// firstWindow and lastWindow are how many records are read at a time, doubling as a reader goes on.
 	firstWindow = 8
 	lastWindow  = 1024
+	// farPart is how large a range on an object store is at least, in bytes, to be read in parts, farRead is how much of it is read at a
+	// time, and farWindow how many records are taken from that.
+	farPart   = 1 << 20
+	farRead   = 64 << 10
+	farWindow = 256
 )
 
 // span is an object's bytes for the SSTable reader. Its tail is kept: the index is there.
@@ -48,6 +57,12 @@ type span struct {
 	o    object.Object
 	size int64
 	tail []byte
+	far  bool
+
+	// What was read last of a far one: the reader asks for blocks of 4 KiB.
+	mu  sync.Mutex
+	at  int64
+	buf []byte
 }
 
 // tailOf is how much of a table's end is read at once and kept: most have their index, properties and footer in it.
@@ -68,6 +83,30 @@ func (s *span) ReadAt(ctx context.Context, p []byte, off int64) error {
 		copy(p, s.tail[at:])
 		return nil
 	}
+	if s.far {
+		return s.readFar(ctx, p, off)
+	}
+	return s.read(ctx, p, off)
+}
+
+func (s *span) readFar(ctx context.Context, p []byte, off int64) error {
+	s.mu.Lock()
+	at, buf := s.at, s.buf
+	s.mu.Unlock()
+	if off < at || off+int64(len(p)) > at+int64(len(buf)) {
+		at, buf = off, make([]byte, max(int64(len(p)), min(farRead, s.size-off)))
+		if err := s.read(ctx, buf, off); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		s.at, s.buf = at, buf
+		s.mu.Unlock()
+	}
+	copy(p, buf[off-at:])
+	return nil
+}
+
+func (s *span) read(ctx context.Context, p []byte, off int64) error {
 	n, err := s.st.ReadAt(ctx, s.o, p, off)
 	if n == len(p) {
 		return nil
@@ -86,11 +125,41 @@ func (s *span) NewReadHandle(context.Context) objstorage.ReadHandle {
 	return &h
 }
 
-// inParts reports whether the store's objects can be read a block at a time at little cost: local files can. A request to an
-// object store costs as much as some megabytes more.
-func (s *Store) inParts() bool {
+// inParts reports whether a range is better read in parts while it is only looked into: of local files, where a block costs little; of
+// an object store if it is so large that some requests cost less than its bytes.
+func (s *Store) inParts(r *RangeInfo) bool {
+	return s.opt.Tables != nil && r.Count >= minPart && (s.near() || r.EstimatedSize >= farPart)
+}
+
+// near reports whether the store is on this machine.
+func (s *Store) near() bool {
 	_, local := s.objects.(object.Local)
-	return local && s.opt.Tables != nil
+	return local
+}
+
+// openSpan opens a range's object. Of a far one the end is read at once by what the metarange tells of its size: what comes after that.
+func (s *Store) openSpan(ctx context.Context, r *RangeInfo) (*span, error) {
+	o := object.Object{Address: tablePrefix + string(r.ID), Type: graveler.AddressRelative, Size: -1, Part: true}
+	if !s.near() && r.EstimatedSize < maxTable {
+		from := int64(r.EstimatedSize)
+		tail := make([]byte, from/32+64<<10)
+		n, err := s.objects.ReadAt(ctx, o, tail, from)
+		if err == io.EOF && n > 0 && n < len(tail) {
+			return &span{st: s.objects, o: o, size: from + int64(n), tail: bytes.Clone(tail[:n]), far: true}, nil
+		}
+		if err != nil && err != io.EOF {
+			return nil, err
+		}
+	}
+	i, err := s.objects.Stat(ctx, o.Address)
+	if err != nil {
+		return nil, err
+	}
+	sp, err := newSpan(ctx, s.objects, o, i.Size)
+	if err == nil {
+		sp.far = !s.near()
+	}
+	return sp, err
 }
 
 // openPart returns a range for reading in parts.
@@ -110,12 +179,7 @@ func (s *Store) openPart(ctx context.Context, r *RangeInfo) (*part, error) {
 
 func (s *Store) newPart(ctx context.Context, r *RangeInfo) (p *part, err error) {
 	defer recovered(string(r.ID), &err)
-	o := object.Object{Address: tablePrefix + string(r.ID), Type: graveler.AddressRelative, Size: -1}
-	i, err := s.objects.Stat(ctx, o.Address)
-	if err != nil {
-		return nil, err
-	}
-	sp, err := newSpan(ctx, s.objects, o, i.Size)
+	sp, err := s.openSpan(ctx, r)
 	if err != nil {
 		return nil, partError(string(r.ID), err)
 	}
@@ -123,7 +187,12 @@ func (s *Store) newPart(ctx context.Context, r *RangeInfo) (p *part, err error) 
 	if err != nil {
 		return nil, partError(string(r.ID), err)
 	}
-	p = &part{id: string(r.ID), r: rd, cost: partCost + int64(len(sp.tail)), limit: r.Count / partShare}
+	p = &part{id: string(r.ID), r: rd, cost: partCost + int64(len(sp.tail)), limit: r.Count / partShare, far: sp.far}
+	if p.far {
+		// As many looks as it has megabytes cost as much as the whole.
+		p.look = p.limit / max(2, int64(r.EstimatedSize>>20))
+		p.cost += farRead
+	}
 	runtime.AddCleanup(p, func(r *sstable.Reader) { r.Close() }, rd)
 	props := rd.Properties.UserProperties
 	if props[propType] != typeRanges || props[propMin] != r.MinKey || props[propMax] != r.MaxKey || props[propCount] != strconv.FormatInt(r.Count, 10) {
@@ -153,7 +222,7 @@ func (p *part) worn() bool { return p.spent.Load() > p.limit }
 // window reads n records, or up to the range's end, from key on.
 func (p *part) window(ctx context.Context, key string, n int) (t *table, err error) {
 	defer recovered(p.id, &err)
-	p.spent.Add(int64(seekSpends + n))
+	p.spent.Add(max(int64(seekSpends+n), p.look))
 	it, err := p.r.NewIterWithBlockPropertyFiltersAndContextEtc(ctx, nil, nil, nil, false, false, nil, sstable.TrivialReaderProvider{Reader: p.r})
 	if err != nil {
 		return nil, partError(p.id, err)
@@ -191,10 +260,13 @@ type view struct {
 // look reads a range from key on, n records of it if that is cheaper than all. A part that can't be read makes the range be read
 // whole: that tells for certain what is wrong with it.
 func (s *Store) look(ctx context.Context, r *RangeInfo, key string, n int) (view, error) {
-	if r.Count >= minPart && s.inParts() && !s.opt.Tables.Has(string(r.ID)) {
+	if s.inParts(r) && !s.opt.Tables.Has(string(r.ID)) {
 		p, err := s.openPart(ctx, r)
 		if err == nil && !p.worn() {
 			var t *table
+			if p.far {
+				n = max(n, farWindow)
+			}
 			if t, err = p.window(ctx, key, n); err == nil {
 				return view{table: t, part: p, next: min(2*n, lastWindow)}, nil
 			}

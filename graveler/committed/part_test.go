@@ -217,7 +217,7 @@ func TestPartOfFailingStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := objecttest.NewFaultyLocal(s.objects.(object.Local), 1, objecttest.Faults{FailOneIn: 1})
-	if s = New(f, s.opt); !s.inParts() {
+	if s = New(f, s.opt); !s.near() {
 		t.Fatal("not read in parts")
 	}
 	s.opt.Tables.(*mapCache).dropRanges()

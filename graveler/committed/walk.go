@@ -19,6 +19,7 @@ type walker struct {
 	j      int  // record of the view
 	whole  bool // the range before was walked to its end, so this one is likely to be
 	opened int  // ranges before it were run ahead of
+	looks  bool // it may look into ranges of an object store; else it is known to go through them
 	ahead  *ahead
 	err    error
 }
@@ -58,7 +59,12 @@ func (w *walker) enter() bool {
 // read reads the range from key on.
 func (w *walker) read(key string, n int) {
 	r := &w.ranges[w.i]
-	if w.at, w.err = w.s.look(w.ctx, r, key, n); w.err != nil {
+	if w.looks || w.s.near() {
+		w.at, w.err = w.s.look(w.ctx, r, key, n)
+	} else {
+		w.at, w.err = w.s.lookWhole(w.ctx, r)
+	}
+	if w.err != nil {
 		return
 	}
 	if w.j = w.at.search(key); w.j == w.at.len() {
@@ -110,12 +116,12 @@ const (
 // prefetchParts reads what a walk by seeks is about to read of the next ranges, so that the disk has it ready: one that lists a
 // directory passes over each of its sub-directories, seeking beyond its last name as key does.
 func (w *walker) prefetchParts(from int, key string) {
-	if !w.s.inParts() {
-		return
-	}
 	s, ctx, ranges, level := w.s, context.WithoutCancel(w.ctx), w.ranges, strings.Count(key, "/")
 	for i := max(from, w.opened); i < min(from+aheadParts, len(ranges)); i++ {
 		w.opened = i + 1
+		if !w.looks && !s.near() || !s.inParts(&ranges[i]) {
+			continue
+		}
 		go s.foresee(ctx, &ranges[i], level) // an error shows again when the walk gets there
 	}
 }
@@ -155,6 +161,9 @@ func (w *walker) next() {
 		return
 	}
 	if key < w.ranges[w.i].MaxKey {
+		if p := w.at.part; p != nil && p.far {
+			p.spent.Store(p.limit + 1) // who goes on there wants it all
+		}
 		w.read(key+"\x00", w.at.next)
 		return
 	}
@@ -195,6 +204,7 @@ func (s *Store) Cursor(ctx context.Context, id graveler.MetaRangeID) (graveler.C
 	if err != nil {
 		return nil, err
 	}
+	w.looks = true
 	return &cursor{walker: w}, nil
 }
 
