@@ -49,6 +49,9 @@ const (
 	farPart   = 1 << 20
 	farRead   = 64 << 10
 	farWindow = 256
+	// manyRanges is how many ranges, of 50,000 entries, a commit on an object store has at least to be read in parts: of fewer each is read
+	// once, whole, by whom looks at all directories and then in each.
+	manyRanges = 64
 )
 
 // span is an object's bytes for the SSTable reader. Its tail is kept: the index is there.
@@ -131,6 +134,9 @@ func (s *Store) inParts(r *RangeInfo) bool {
 	return s.opt.Tables != nil && r.Count >= minPart && (s.near() || r.EstimatedSize >= farPart)
 }
 
+// looksInto reports whether a commit's ranges may be read in parts.
+func (s *Store) looksInto(rs []RangeInfo) bool { return s.near() || len(rs) >= s.manyRanges }
+
 // near reports whether the store is on this machine.
 func (s *Store) near() bool {
 	_, local := s.objects.(object.Local)
@@ -141,7 +147,7 @@ func (s *Store) near() bool {
 func (s *Store) openSpan(ctx context.Context, r *RangeInfo) (*span, error) {
 	o := object.Object{Address: tablePrefix + string(r.ID), Type: graveler.AddressRelative, Size: -1, Part: true}
 	if !s.near() && r.EstimatedSize < maxTable {
-		from := int64(r.EstimatedSize)
+		from := max(0, int64(r.EstimatedSize-r.EstimatedSize/128)-8<<10) // the estimate counts some of the index
 		tail := make([]byte, from/32+64<<10)
 		n, err := s.objects.ReadAt(ctx, o, tail, from)
 		if err == io.EOF && n > 0 && n < len(tail) {

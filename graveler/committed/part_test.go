@@ -41,7 +41,9 @@ func partStore(t testing.TB, n int) (s *Store, id graveler.MetaRangeID, paths []
 func (s *Store) anew() *Store {
 	opt := s.opt
 	opt.Tables = &mapCache{m: map[string]any{}}
-	return New(s.objects, opt)
+	n := New(s.objects, opt)
+	n.manyRanges = s.manyRanges
+	return n
 }
 
 // wholes is how many ranges are held whole.
@@ -60,6 +62,12 @@ func (s *Store) wholes() (n int) {
 // A walk by random seeks and steps, in parts, gives what is there.
 func TestPartsAgreeWithModel(t *testing.T) {
 	s, id, paths, _ := partStore(t, 30_000)
+	t.Run("near", func(t *testing.T) { agreeWithModel(t, s, id, paths) })
+	s, id, paths, _ = farStore(t)
+	t.Run("far", func(t *testing.T) { agreeWithModel(t, s, id, paths) })
+}
+
+func agreeWithModel(t *testing.T, s *Store, id graveler.MetaRangeID, paths []string) {
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		s = s.anew()

@@ -31,6 +31,8 @@ type Options struct {
 type Store struct {
 	objects object.Store
 	opt     Options
+
+	manyRanges int // from how many ranges on a commit of an object store is looked into in parts
 }
 
 // New returns a Store over a namespace's objects.
@@ -41,7 +43,7 @@ func New(objects object.Store, opt Options) *Store {
 	if opt.Raggedness == 0 {
 		opt.Raggedness = DefaultRaggedness
 	}
-	return &Store{objects: objects, opt: opt}
+	return &Store{objects: objects, opt: opt, manyRanges: manyRanges}
 }
 
 // Ranges lists the ranges of a metarange, by key. The slice is shared: it must not change.
@@ -82,7 +84,12 @@ func (s *Store) Get(ctx context.Context, id graveler.MetaRangeID, path string) (
 	if i == len(rs) || path < rs[i].MinKey {
 		return notFound()
 	}
-	v, err := s.look(ctx, &rs[i], path, 1)
+	var v view
+	if s.looksInto(rs) {
+		v, err = s.look(ctx, &rs[i], path, 1)
+	} else {
+		v, err = s.lookWhole(ctx, &rs[i])
+	}
 	if err != nil {
 		return graveler.Entry{}, err
 	}

@@ -19,14 +19,14 @@ type walker struct {
 	j      int  // record of the view
 	whole  bool // the range before was walked to its end, so this one is likely to be
 	opened int  // ranges before it were run ahead of
-	looks  bool // it may look into ranges of an object store; else it is known to go through them
+	looks  bool // it may look into ranges without reading them whole
 	ahead  *ahead
 	err    error
 }
 
 func (s *Store) walk(ctx context.Context, id graveler.MetaRangeID) (*walker, error) {
 	rs, err := s.Ranges(ctx, id)
-	return &walker{s: s, ctx: ctx, ranges: rs}, err
+	return &walker{s: s, ctx: ctx, ranges: rs, looks: s.near()}, err
 }
 
 func (w *walker) valid() bool   { return w.err == nil && w.i < len(w.ranges) }
@@ -59,7 +59,7 @@ func (w *walker) enter() bool {
 // read reads the range from key on.
 func (w *walker) read(key string, n int) {
 	r := &w.ranges[w.i]
-	if w.looks || w.s.near() {
+	if w.looks {
 		w.at, w.err = w.s.look(w.ctx, r, key, n)
 	} else {
 		w.at, w.err = w.s.lookWhole(w.ctx, r)
@@ -116,13 +116,15 @@ const (
 // prefetchParts reads what a walk by seeks is about to read of the next ranges, so that the disk has it ready: one that lists a
 // directory passes over each of its sub-directories, seeking beyond its last name as key does.
 func (w *walker) prefetchParts(from int, key string) {
+	if !w.looks {
+		return
+	}
 	s, ctx, ranges, level := w.s, context.WithoutCancel(w.ctx), w.ranges, strings.Count(key, "/")
 	for i := max(from, w.opened); i < min(from+aheadParts, len(ranges)); i++ {
 		w.opened = i + 1
-		if !w.looks && !s.near() || !s.inParts(&ranges[i]) {
-			continue
+		if s.inParts(&ranges[i]) {
+			go s.foresee(ctx, &ranges[i], level) // an error shows again when the walk gets there
 		}
-		go s.foresee(ctx, &ranges[i], level) // an error shows again when the walk gets there
 	}
 }
 
@@ -204,7 +206,7 @@ func (s *Store) Cursor(ctx context.Context, id graveler.MetaRangeID) (graveler.C
 	if err != nil {
 		return nil, err
 	}
-	w.looks = true
+	w.looks = s.looksInto(w.ranges)
 	return &cursor{walker: w}, nil
 }
 
