@@ -4,9 +4,8 @@
 // The files: fs.go has the tree, node.go the node table, sweep.go what bounds it; tree.go what lies above the entries, repositories and
 // refs; lookup.go names and attributes; file.go open files, renew.go those whose content others replace; dir.go directories; change.go
 // what makes and removes, rename.go what renames; link.go files of several names; attr.go what sets attributes; xattr.go extended ones;
-// lock.go file locks; copy.go copies between files; control.go the control directory; identity.go what protocols
-// without an open need; watch.go what others change, peers.go what other
-// trees of the same engine do.
+// lock.go file locks; copy.go copies between files; control.go the control directory; identity.go what protocols without an open need;
+// watch.go what others change, peers.go what other trees of the same engine do.
 package vfs
 
 import (

@@ -62,6 +62,7 @@ func (f *FS) Identity(id NodeID) (Identity, error) {
 	case kindCtlFile, kindObject:
 		at = n.parent.parent
 	}
+	f.keep(at)
 	f.mu.Unlock()
 	at.mu.Lock()
 	home := at.entry.Home
