@@ -77,6 +77,8 @@ func (s *server) start() {
 	s.t.Helper()
 	s.up = exec.Command(bin, "daemon", "--config", s.dir+"/config.yaml")
 	s.up.Stderr = s.log
+	// A test that runs out of time ends without its cleanup.
+	s.up.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := s.up.StdoutPipe()
 	if err != nil {
 		s.t.Fatal(err)

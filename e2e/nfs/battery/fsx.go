@@ -9,7 +9,7 @@ import (
 
 func fsxCommand(args []string) error {
 	if len(args) < 3 {
-		return errors.New("fsx SEED OPERATIONS DIR...")
+		return errors.New("fsx takes a seed, a number of operations and directories")
 	}
 	seed, err := strconv.ParseUint(args[0], 10, 64)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 // first must be listed once, of the others none twice. It is done a number of times.
 func listedCommand(args []string) error {
 	if len(args) != 3 {
-		return errors.New("listed N TIMES DIR")
+		return errors.New("listed takes a number of files, of times, and a directory")
 	}
 	n, err := strconv.Atoi(args[0])
 	if err != nil {

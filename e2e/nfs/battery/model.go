@@ -29,13 +29,13 @@ type model struct {
 // already. That is told as an error, and is none if it is so.
 func modelCommand(args []string) error {
 	if len(args) != 3 {
-		return errors.New("model SEED OPERATIONS|SECONDSs DIR")
+		return errors.New("model takes a seed, a number of operations or a time, and a directory")
 	}
 	seed, err := strconv.ParseUint(args[0], 10, 64)
 	if err != nil {
 		return err
 	}
-	more := func(int) bool { return false }
+	var more func(int) bool
 	if d, err := time.ParseDuration(args[1]); err == nil {
 		end := time.Now().Add(d)
 		more = func(int) bool { return time.Now().Before(end) }
