@@ -13,7 +13,7 @@ import (
 // What the other tests rely on: output, codes, input, killing, several programs at a time, and an end.
 func TestGuest(t *testing.T) {
 	dir := Need(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	began := time.Now()
 	v, err := Boot(ctx, Options{Dir: dir})
