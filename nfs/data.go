@@ -103,7 +103,7 @@ func write(ctx context.Context, q *request) error {
 	q.putWcc(nil, q.after(ctx, n))
 	q.w.Uint32(uint32(k))
 	q.w.Uint32(stable)
-	q.w.Uint64(q.s.verf)
+	q.w.Uint64(q.s.verifier(n))
 	return nil
 }
 
@@ -140,6 +140,6 @@ func commit(ctx context.Context, q *request) error {
 	}
 	q.w.Uint32(uint32(statusOK))
 	q.putWcc(nil, q.after(ctx, n))
-	q.w.Uint64(q.s.verf)
+	q.w.Uint64(q.s.verifier(n))
 	return nil
 }

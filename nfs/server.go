@@ -9,7 +9,6 @@ package nfs
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -53,22 +52,22 @@ const (
 
 // Server is a running server.
 type Server struct {
-	cfg      Config
-	log      *slog.Logger
-	seal     *sealer
-	byPath   map[string]*exports
-	byID     map[uint32]*exports
-	trees    []*tree
-	nodes    *nodes
-	open     *openFiles
-	lists    *lists
-	replay   *replays
-	changing stripes
-	mounts   mountList
-	budget   *budget
-	verf     uint64 // of writes: another one after each start
-	start    time.Time
-	said     said
+	cfg               Config
+	log               *slog.Logger
+	seal              *sealer
+	byPath            map[string]*exports
+	byID              map[uint32]*exports
+	trees             []*tree
+	nodes             *nodes
+	open              *openFiles
+	lists             *lists
+	replay            *replays
+	changing          stripes
+	mounts            mountList
+	budget            *budget
+	verf, verfControl uint64 // of writes, and of writes to control files; see verifier.go
+	start             time.Time
+	said              said
 
 	ctx  context.Context // of all requests
 	stop context.CancelFunc
@@ -101,12 +100,11 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 			s.Close()
 		}
 	}()
-	var random [8]byte
-	if _, err := rand.Read(random[:]); err != nil {
-		return nil, fmt.Errorf("nfs: %w", err)
+	if s.verf, err = writeVerifier(cfg.Key, cfg.Data); err != nil {
+		return nil, err
 	}
-	for _, b := range random {
-		s.verf = s.verf<<8 | uint64(b)
+	if s.verfControl, err = newVerifier(); err != nil {
+		return nil, err
 	}
 	s.nodes = newNodes(cfg.Nodes)
 	s.lists = newLists()
