@@ -10,7 +10,8 @@ import (
 func verifiersStay(t *testing.T) bool {
 	t.Helper()
 	dir := t.TempDir()
-	return diskVerifier(t, dir) == diskVerifier(t, dir)
+	before := diskVerifier(t, dir)
+	return diskVerifier(t, dir) == before
 }
 
 func diskVerifier(t *testing.T, dir string) uint64 {
@@ -30,7 +31,7 @@ func TestVerifiersDiffer(t *testing.T) {
 		t.Errorf("another key or another directory has the same verifier, %v", err)
 	}
 	for _, unknown := range []string{"", dir + "/nothing"} {
-		if diskVerifier(t, unknown) == diskVerifier(t, unknown) {
+		if before := diskVerifier(t, unknown); diskVerifier(t, unknown) == before {
 			t.Errorf("of %q nothing is known, and the verifier stays", unknown)
 		}
 	}
