@@ -25,9 +25,9 @@ type Request struct {
 	Done    uint64 // the answers to all up to this one have arrived: they are not asked for again, and are forgotten
 }
 
-// InDoubt is the error of a change of which it is not known whether it was made, as when the lead of the cluster is lost meanwhile. Its
+// ErrInDoubt is the error of a change of which it is not known whether it was made, as when the lead of the cluster is lost meanwhile. Its
 // Kind is Unavailable. Who numbered the change asks again; who did not has to look.
-var InDoubt = fmt.Errorf("whether the change was made is not known: %w", graveler.Unavailable)
+var ErrInDoubt = fmt.Errorf("whether the change was made is not known: %w", graveler.Unavailable)
 
 type requestKey struct{}
 

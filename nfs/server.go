@@ -57,7 +57,6 @@ type Server struct {
 	seal              *sealer
 	byPath            map[string]*exports
 	byID              map[uint32]*exports
-	trees             []*tree
 	nodes             *nodes
 	open              *openFiles
 	lists             *lists

@@ -81,7 +81,6 @@ type made struct {
 	message         string
 	id              graveler.CommitID // "" if the answer never came
 	called, return_ int64
-	from            graveler.CommitID // of a merge: the source's head
 }
 
 // newEpoch makes the branches and commits that an epoch works on. It tries until it succeeds, or ctx ends.

@@ -95,7 +95,7 @@ func definite(err error) bool {
 
 // inDoubt is the error of a call whose lead was lost before it ended.
 func inDoubt(lost, err error) error {
-	if errors.Is(err, engine.InDoubt) {
+	if errors.Is(err, engine.ErrInDoubt) {
 		return err
 	}
 	return lost

@@ -244,11 +244,13 @@ func (e *Engine) backups(contents []graveler.ContentID, why error) ([]engine.Set
 		if err != nil {
 			return nil, err
 		}
-		if pending, perr := v.IsPending(id); perr != nil || !pending {
-			err = errors.Join(err, perr)
+		pending, err := v.IsPending(id)
+		switch {
+		case err != nil:
+			return nil, err
+		case !pending:
 			continue
-		}
-		if !ok {
+		case !ok:
 			return nil, why
 		}
 		out = append(out, s)

@@ -141,7 +141,7 @@ func TestDoubtOnASocket(t *testing.T) {
 	}
 	x.cut = func(method string, after bool) bool { return method == pb.Versions_Commit_FullMethodName && after }
 	err := commit(t.Context(), c, "one")
-	if !errors.Is(err, engine.InDoubt) || graveler.KindOf(err) != graveler.Unavailable {
+	if !errors.Is(err, engine.ErrInDoubt) || graveler.KindOf(err) != graveler.Unavailable {
 		t.Error(err)
 	}
 	x.cut = nil
@@ -151,7 +151,7 @@ func TestDoubtOnASocket(t *testing.T) {
 	// A connection that broke while nothing was asked costs nothing.
 	for i := range 20 {
 		x.conns.cutAll()
-		if err := commit(t.Context(), c, fmt.Sprint(i)); err != nil && !errors.Is(err, engine.InDoubt) {
+		if err := commit(t.Context(), c, fmt.Sprint(i)); err != nil && !errors.Is(err, engine.ErrInDoubt) {
 			t.Error(err)
 		}
 	}
@@ -180,7 +180,7 @@ func TestSessionEnds(t *testing.T) {
 		first = first && !is
 		return is
 	}
-	if err := commit(t.Context(), c, "two"); !errors.Is(err, engine.InDoubt) || !strings.Contains(err.Error(), "session") {
+	if err := commit(t.Context(), c, "two"); !errors.Is(err, engine.ErrInDoubt) || !strings.Contains(err.Error(), "session") {
 		t.Error(err)
 	}
 	if err := commit(t.Context(), c, "three"); err != nil {
@@ -464,7 +464,7 @@ func TestGivesUp(t *testing.T) {
 		if graveler.KindOf(err) != graveler.Unavailable || !strings.Contains(err.Error(), addrs[0]) || !strings.Contains(err.Error(), addrs[1]) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if errors.Is(err, engine.InDoubt) {
+		if errors.Is(err, engine.ErrInDoubt) {
 			t.Errorf("%s was never sent: %v", name, err)
 		}
 	}

@@ -114,7 +114,7 @@ func failureOf(err error) *pb.Failure {
 		f.NotLeader = &pb.NotLeader{Leader: strings.ToValidUTF8(nl.Leader, "?")}
 	}
 	_, f.SessionEnded = errors.AsType[*engine.SessionEnded](err)
-	f.InDoubt = errors.Is(err, engine.InDoubt)
+	f.InDoubt = errors.Is(err, engine.ErrInDoubt)
 	_, f.Busy = errors.AsType[busyError](err)
 	return f
 }
@@ -124,12 +124,11 @@ func Status(err error) error {
 	if err == nil {
 		return nil
 	}
-	st, ok := statusOf(err)
-	if ok {
+	if _, ok := statusOf(err); ok {
 		return err
 	}
 	f := failureOf(err)
-	st = status.New(codeOf(graveler.Kind(f.Kind)), strings.ToValidUTF8(clip(err.Error(), maxMessage), "?"))
+	st := status.New(codeOf(graveler.Kind(f.Kind)), strings.ToValidUTF8(clip(err.Error(), maxMessage), "?"))
 	if f.Busy {
 		st = status.New(codes.ResourceExhausted, st.Message())
 	}
@@ -176,7 +175,7 @@ func errorOf(f *pb.Failure) *remoteError {
 	case f.GetSessionEnded():
 		e.err = &engine.SessionEnded{}
 	case f.GetInDoubt():
-		e.err = engine.InDoubt
+		e.err = engine.ErrInDoubt
 	}
 	return e
 }

@@ -49,7 +49,6 @@ func FuzzRequests(f *testing.F) {
 			if e.Size < 0 || e.AddressType < 0 || e.AddressType > graveler.AddressFull {
 				t.Errorf("%+v", e)
 			}
-			e.Modified.UnixNano()
 		}
 		bounds := func() {}
 		read := func(m proto.Message) bool { return proto.Unmarshal(b, m) == nil }

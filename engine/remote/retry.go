@@ -137,7 +137,7 @@ func (t *tries) judge(err error) (again, wait bool, failure error) {
 			return true, !t.c.moved(t.at, nl.Leader), failure
 		case e.busy:
 			return true, true, failure
-		case errors.Is(e, engine.InDoubt):
+		case errors.Is(e, engine.ErrInDoubt):
 			// A node that lost the lead meanwhile doesn't know what became of a change; the next leader does.
 			t.doubt = t.doubt || t.m.mode != reads
 			t.c.failed(t.at)
@@ -186,8 +186,8 @@ func (t *tries) gaveUp(err error) error {
 
 // doubtful is an error of a change that may have been made all the same.
 func doubtful(err error) error {
-	if errors.Is(err, engine.InDoubt) {
+	if errors.Is(err, engine.ErrInDoubt) {
 		return err
 	}
-	return fmt.Errorf("%w: %w", engine.InDoubt, err)
+	return fmt.Errorf("%w: %w", engine.ErrInDoubt, err)
 }

@@ -14,7 +14,6 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"github.com/lakefsfs/lakefsfs/engine"
 	pb "github.com/lakefsfs/lakefsfs/engine/internal/replica/replicapb"
 	"github.com/lakefsfs/lakefsfs/graveler"
 )
@@ -99,7 +98,6 @@ func (f *fabric) heal() {
 type member struct {
 	*Replica
 	name, dir, addr string
-	events          chan engine.Event
 	cfg             Config
 }
 

@@ -339,15 +339,15 @@ func (n *node) wrap(err error) error {
 	case errors.Is(err, raft.ErrNotLeader):
 		return n.notLeader()
 	case errors.Is(err, raft.ErrLeadershipLost):
-		return fmt.Errorf("the lead of the cluster was lost meanwhile: %w", engine.InDoubt)
+		return fmt.Errorf("the lead of the cluster was lost meanwhile: %w", engine.ErrInDoubt)
 	case errors.Is(err, raft.ErrLeadershipTransferInProgress):
 		return errHanding
 	case errors.Is(err, raft.ErrRaftShutdown):
-		return fmt.Errorf("%v: %w", n.gone(), engine.InDoubt)
+		return fmt.Errorf("%v: %w", n.gone(), engine.ErrInDoubt)
 	case isNoSpace(err):
 		return fmt.Errorf("%v: %w", err, graveler.NoSpace)
 	}
-	return fmt.Errorf("%v: %w", err, engine.InDoubt)
+	return fmt.Errorf("%v: %w", err, engine.ErrInDoubt)
 }
 
 // notLeader is the error of who asks this node for what it may not answer.
@@ -500,7 +500,7 @@ func (n *node) propose(ctx context.Context, cmd *pb.Command) (Result, error) {
 		}
 		res := f.Response().(Result)
 		if res.Err != nil && n.r.failed.Load() != nil {
-			res.Err = fmt.Errorf("%v: %w", res.Err, engine.InDoubt) // it is in the log
+			res.Err = fmt.Errorf("%v: %w", res.Err, engine.ErrInDoubt) // it is in the log
 		}
 		ch <- answer{res, res.Err}
 	}()
@@ -508,9 +508,9 @@ func (n *node) propose(ctx context.Context, cmd *pb.Command) (Result, error) {
 	case a := <-ch:
 		return a.res, a.err
 	case <-ctx.Done():
-		return Result{}, fmt.Errorf("%v: %w", context.Cause(ctx), engine.InDoubt)
+		return Result{}, fmt.Errorf("%v: %w", context.Cause(ctx), engine.ErrInDoubt)
 	case <-n.stopped:
-		return Result{}, fmt.Errorf("%v: %w", n.gone(), engine.InDoubt)
+		return Result{}, fmt.Errorf("%v: %w", n.gone(), engine.ErrInDoubt)
 	}
 }
 
