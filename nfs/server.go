@@ -58,7 +58,6 @@ type Server struct {
 	seal     *sealer
 	byPath   map[string]*exports
 	byID     map[uint32]*exports
-	trees    []*tree
 	nodes    *nodes
 	open     *openFiles
 	lists    *lists
@@ -127,7 +126,7 @@ func setDefault[T comparable](v *T, to T) {
 	}
 }
 
-// export makes the trees: one for each place that no other one has in it.
+// export takes the configuration's exports in, and makes the trees of what is there.
 func (s *Server) export(ctx context.Context) error {
 	for _, e := range s.cfg.Exports {
 		one, err := newExport(e)
