@@ -2,6 +2,7 @@ package spill
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -186,8 +187,42 @@ func (f *File) Stat() (Info, error) {
 	return infoOf(fi, f.c.base, 0), nil
 }
 
-// SetTimes sets the times; a zero one stays as it is.
+// SetTimes sets the times; a zero one stays as it is. While the content is being settled it waits, since its times are on their way into
+// the entry already; NotFound if it was settled then.
 func (f *File) SetTimes(atime, mtime time.Time) error {
+	for {
+		done, err := f.setTimes(atime, mtime)
+		if done {
+			return err
+		}
+		s := f.c.s
+		s.mu.Lock()
+		for f.c.settling && !f.c.gone {
+			f.c.cond.Wait()
+		}
+		gone := f.c.gone
+		s.mu.Unlock()
+		if gone {
+			return fmt.Errorf("content %s: %w", f.c.id, graveler.NotFound)
+		}
+	}
+}
+
+// setTimes sets the times unless the content is being settled. BeginSettle says that it is before it looks at the times under c.mu.
+func (f *File) setTimes(atime, mtime time.Time) (done bool, err error) {
+	c := f.c
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	c.s.mu.Lock()
+	settling := c.settling || c.gone
+	c.s.mu.Unlock()
+	if settling {
+		return false, nil
+	}
+	return true, f.setTimesNow(atime, mtime)
+}
+
+func (f *File) setTimesNow(atime, mtime time.Time) error {
 	spec := func(t time.Time) unix.Timespec {
 		if t.IsZero() {
 			return unix.Timespec{Nsec: unix.UTIME_OMIT}

@@ -127,7 +127,7 @@ func (st *Settling) Complete(ctx context.Context) error {
 	st.same = false
 	err = st.c.base.complete(ctx, st.c.f)
 	if err == nil {
-		err = (&File{c: st.c}).SetTimes(time.Time{}, st.mtime)
+		err = (&File{c: st.c}).setTimesNow(time.Time{}, st.mtime)
 	}
 	return wrap("settle", st.c.id, err)
 }

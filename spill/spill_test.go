@@ -236,3 +236,51 @@ func FuzzDecodeBase(f *testing.F) {
 	f.Add([]byte(baseMagic + "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00{}"))
 	f.Fuzz(func(t *testing.T, b []byte) { _, _, _, _ = decodeBase(b) })
 }
+
+// TestTimesWhileSettling sets a content's time while it is being settled: who settles it has the time from before, so the setter is told
+// that it is an object now, whose entry has to take the time.
+func TestTimesWhileSettling(t *testing.T) {
+	s, err := Open(t.TempDir(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	f, err := s.Create()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	for _, settled := range []bool{false, true} {
+		r, err := s.OpenFile(f.ID(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, err := s.BeginSettle(t.Context(), f.ID())
+		if err != nil {
+			t.Fatal(err)
+		}
+		when := time.Unix(1000, 0)
+		done := make(chan error, 1)
+		go func() { done <- r.SetTimes(time.Time{}, when) }()
+		select {
+		case err := <-done:
+			t.Fatalf("times are set while the content is being settled: %v", err)
+		case <-time.After(50 * time.Millisecond):
+		}
+		if settled {
+			st.Done()
+			if err := <-done; !errors.Is(err, graveler.NotFound) {
+				t.Errorf("times of what was settled: %v", err)
+			}
+		} else {
+			st.Abort()
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			if i, err := r.Stat(); err != nil || !i.Mtime.Equal(when) {
+				t.Errorf("%v, %v", i.Mtime, err)
+			}
+		}
+		r.Close()
+	}
+}

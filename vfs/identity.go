@@ -64,6 +64,16 @@ func (f *FS) Identity(id NodeID) (Identity, error) {
 	}
 	f.keep(at)
 	f.mu.Unlock()
+	if at.kind == kindDir || at.kind == kindFile {
+		at.mu.Lock()
+		placed := at.placed
+		at.mu.Unlock()
+		if !placed {
+			if _, err := f.attr(context.Background(), at); err != nil {
+				return Identity{}, err
+			}
+		}
+	}
 	at.mu.Lock()
 	home := at.entry.Home
 	at.mu.Unlock()
@@ -340,7 +350,20 @@ func (f *FS) Fresh(p *Names) bool {
 
 // LookupNamed is Lookup of one of the names: it costs no look at the engine where nothing changed since they were read.
 func (f *FS) LookupNamed(ctx context.Context, p *Names, e *DirEntry) (NodeID, Attr, error) {
-	return f.LookupEntry(ctx, p.dir, e)
+	id, a, err := f.LookupEntry(ctx, p.dir, e)
+	if err != nil || e.listed == nil {
+		return id, a, err
+	}
+	n, err := f.node(id)
+	if err != nil {
+		return 0, Attr{}, err
+	}
+	n.mu.Lock()
+	if !n.placed { // it was only listed: no more need be known of it to name it
+		n.entry.Home, n.placed = e.listed.Entry.Home, true
+	}
+	n.mu.Unlock()
+	return id, a, nil
 }
 
 // Place is where an entry stands in its directory's order: its name, of a directory with a slash.

@@ -82,6 +82,7 @@ type state struct {
 	also []dentry // its other names, of a file with several. Guarded by FS.mu
 
 	entry   graveler.Entry
+	placed  bool                 // entry.Home is known, though the rest may not be
 	perm    graveler.Permissions // of entry, if hasPerm
 	hasPerm bool
 	has     bool      // a directory has a marker, which is entry
@@ -127,7 +128,7 @@ func (n *node) set(e graveler.Entry) {
 }
 
 func (s *state) set(e graveler.Entry) {
-	s.entry = e
+	s.entry, s.placed = e, true
 	s.perm, s.hasPerm = permissions(&e)
 }
 
