@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -402,6 +404,70 @@ func TestInstall(t *testing.T) {
 	c.stage("after its restart")
 	c.same()
 	c.join(c.add("new", nil), true)
+	c.same()
+}
+
+// A leader stops amid the state that it sends: who receives it comes back to vote, and gets the state from the next one.
+func TestInstallStalls(t *testing.T) {
+	c := newCluster(t, 3)
+	c.makeRepo()
+	l := c.leader()
+	far := c.all[0]
+	if far == l {
+		far = c.all[1]
+	}
+	c.f.isolate(far.name)
+	for i := range 20 {
+		var changes []graveler.Change
+		for k := range 500 {
+			changes = append(changes, put(fmt.Sprintf("%d/%d/%x", i, k, rand.Uint64()), fmt.Sprintf("%x", rand.Uint64())))
+		}
+		c.onLeader(func(l *member) error {
+			_, err := l.Stage(t.Context(), "repo", "main", changes)
+			return err
+		})
+	}
+	l = c.leader()
+	for _, m := range c.all {
+		if m == far {
+			continue
+		}
+		if err := m.node.await(t.Context(), m.node.raft.Snapshot()); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.log.DeleteRange(1, m.node.marks.last.Index-5); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stalled, goOn := make(chan struct{}), make(chan struct{})
+	var once, end sync.Once
+	t.Cleanup(func() { end.Do(func() { close(goOn) }) })
+	c.f.mu.Lock()
+	c.f.stall = func(from, to string) error {
+		if from != l.name || to != far.name {
+			return nil
+		}
+		once.Do(func() { close(stalled) })
+		<-goOn
+		return errors.New("broken")
+	}
+	c.f.mu.Unlock()
+	c.f.heal()
+	select {
+	case <-stalled:
+	case <-time.After(50 * time.Second):
+		t.Fatal("no state is sent")
+	}
+	c.await("its bytes arrive at all", func() bool { return far.node.receiving.Load() > 0 || far.fsm.at.Load() > 0 })
+	// The leader is gone, and the two others are to elect one.
+	c.f.isolate(l.name)
+	end.Do(func() { close(goOn) })
+	c.f.mu.Lock()
+	c.f.stall = nil
+	c.f.mu.Unlock()
+	c.await("another one leads", func() bool { return c.leader() != l })
+	c.stage("after")
+	c.f.heal()
 	c.same()
 }
 

@@ -20,6 +20,7 @@ import (
 
 // fabric is the network between nodes: who can reach whom. A connection whose ends can't reach each other breaks.
 type fabric struct {
+	stall func(from, to string) error // of long writes
 	mu    sync.Mutex
 	names map[string]string         // address → node
 	cut   map[[2]string]bool        // from, to
@@ -29,6 +30,26 @@ type fabric struct {
 type fabricConn struct {
 	net.Conn
 	f *fabric
+}
+
+// Write stalls, while the fabric says so, once much was written: a node that is stopped amid a long message.
+func (c *fabricConn) Write(p []byte) (int, error) {
+	c.f.mu.Lock()
+	stall := c.f.stall
+	ends := c.f.conns[c]
+	c.f.mu.Unlock()
+	if stall == nil || len(p) <= 16<<10 {
+		return c.Conn.Write(p)
+	}
+	n, err := c.Conn.Write(p[:len(p)/2])
+	if err == nil {
+		err = stall(ends[0], ends[1])
+	}
+	if err != nil {
+		return n, err
+	}
+	m, err := c.Conn.Write(p[n:])
+	return n + m, err
 }
 
 func (c *fabricConn) Close() error {
@@ -264,23 +285,31 @@ func (c *cluster) same() {
 		}
 		return true
 	})
-	var want map[string]string
-	for _, m := range c.all {
-		if m.Replica == nil {
-			continue
-		}
-		got := dump(c.t, m.Replica)
-		if want == nil {
-			want = got
-			continue
-		}
-		for k, v := range want {
-			if got[k] != v {
-				c.t.Errorf("%s: %q is %q, not %q", m.name, k, got[k], v)
+	// An election may add entries between two looks: states of the same entry are compared.
+	var names []string
+	var states []map[string]string
+	c.await("all are looked at with the same applied", func() bool {
+		names, states = nil, nil
+		for _, m := range c.all {
+			if m.Replica != nil {
+				names, states = append(names, m.name), append(states, dump(c.t, m.Replica))
 			}
 		}
-		if len(got) != len(want) {
-			c.t.Errorf("%s has %d records, not %d", m.name, len(got), len(want))
+		for _, st := range states {
+			if st[string(appliedKey)] != states[0][string(appliedKey)] {
+				return false
+			}
+		}
+		return true
+	})
+	for i, got := range states {
+		for k, v := range states[0] {
+			if got[k] != v {
+				c.t.Errorf("%s: %q is %q, not %q", names[i], k, got[k], v)
+			}
+		}
+		if len(got) != len(states[0]) {
+			c.t.Errorf("%s has %d records, not %d", names[i], len(got), len(states[0]))
 		}
 	}
 }
