@@ -124,12 +124,11 @@ func Status(err error) error {
 	if err == nil {
 		return nil
 	}
-	st, ok := statusOf(err)
-	if ok {
+	if _, ok := statusOf(err); ok {
 		return err
 	}
 	f := failureOf(err)
-	st = status.New(codeOf(graveler.Kind(f.Kind)), strings.ToValidUTF8(clip(err.Error(), maxMessage), "?"))
+	st := status.New(codeOf(graveler.Kind(f.Kind)), strings.ToValidUTF8(clip(err.Error(), maxMessage), "?"))
 	if f.Busy {
 		st = status.New(codes.ResourceExhausted, st.Message())
 	}

@@ -98,14 +98,6 @@ func convert[P, T any](ps []*P, of func(*P) T) []T {
 	return out
 }
 
-// fail is the stream of an error.
-func fail[T any](err error) iter.Seq2[T, error] {
-	return func(yield func(T, error) bool) {
-		var zero T
-		yield(zero, err)
-	}
-}
-
 // frozen reports whether a ref means the same commit for ever: any node that knows it can answer.
 func frozen(ref graveler.Ref) bool {
 	if len(ref) != 64 {

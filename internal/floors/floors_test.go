@@ -32,7 +32,6 @@ var allowed = map[string][]string{
 	"engine/edge":                       {"graveler", "graveler/committed", "object", "spill", "engine", "engine/internal/look", "engine/internal/settle"},
 	"engine/enginetest":                 {"graveler", "object", "engine"},
 	"api/lakefsfs/v1":                   {},
-	"engine/enginetest":                 {"graveler", "object", "engine"}, // the contract as tests
 	"engine/remote":                     {"graveler", "object", "engine", "api/lakefsfs/v1"},
 	"control":                           {"graveler", "engine"},
 	"vfs":                               {"graveler", "object", "spill", "engine"}, // never an implementation of the engine
