@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -57,7 +58,7 @@ func (a *alone) close() {
 type pebbleDB struct{ db *pebble.DB }
 
 func startPebble(_ context.Context, _ *plan, dir string) (putter, error) {
-	db, err := pebble.Open(dir, &pebble.Options{})
+	db, err := pebble.Open(dir, &pebble.Options{Logger: quiet{}})
 	return pebbleDB{db}, err
 }
 
@@ -66,3 +67,10 @@ func (p pebbleDB) put(_ context.Context, _ int, key string, value []byte) error 
 }
 
 func (p pebbleDB) close() { p.db.Close() }
+
+// quiet drops what Pebble says, but for its end.
+type quiet struct{}
+
+func (quiet) Infof(string, ...any)      {}
+func (quiet) Errorf(string, ...any)     {}
+func (quiet) Fatalf(f string, a ...any) { panic(fmt.Sprintf(f, a...)) }

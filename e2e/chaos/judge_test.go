@@ -13,7 +13,7 @@ import (
 )
 
 // most bounds how long one object's history is judged.
-const most = 2 * time.Minute
+const most = 30 * time.Second
 
 // judge judges all that was recorded in an epoch, after look. It reads the logs and what commits hold.
 func (e *epoch) judge(ctx context.Context, c engine.Engine) error {

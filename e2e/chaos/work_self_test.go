@@ -152,6 +152,7 @@ func TestJudges(t *testing.T) {
 				if err := end.again(t.Context(), c); err != nil {
 					t.Fatal(err)
 				}
+				c.Close()
 				if right || len(l.wrong) > 0 {
 					break
 				}

@@ -197,7 +197,7 @@ func (w *worker) run(ctx context.Context) {
 // ask makes one step: do within its own time, which is short now and then, so that outcomes are left open.
 func (w *worker) ask(step string, rec *history.Recorder, do func(ctx context.Context) error) (called, returned int64, err error) {
 	most := 15 * time.Second
-	if w.r.IntN(20) == 0 {
+	if w.r.IntN(50) == 0 {
 		most = time.Duration(100+w.r.IntN(2000)) * time.Millisecond
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), most)
@@ -233,6 +233,9 @@ func (w *worker) put(b graveler.BranchID, key string) {
 }
 
 func (w *worker) remove(b graveler.BranchID, key string) {
+	if w.keys.Crowded(keyOf(b, key)) {
+		return
+	}
 	w.write("remove", history.Put{Object: keyOf(b, key)}, b, graveler.Change{Path: key, Remove: true})
 }
 
@@ -422,6 +425,10 @@ func (e *epoch) refPrefix(group int) string { return strings.TrimSuffix(e.refNam
 func (w *worker) ref() {
 	group, n := w.r.IntN(2*refGroups), w.r.IntN(history.GroupSize)
 	g, tag := fmt.Sprint(w.name, "-refs", group), group%2 == 1
+	if w.refs.Crowded(g) {
+		w.put(w.branches()[0], "k/0") // not to spin when all are
+		return
+	}
 	name := w.refName(group, n)
 	to := w.pool[w.r.IntN(len(w.pool))]
 	var in, out any

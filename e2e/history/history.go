@@ -21,10 +21,11 @@ type Recorder struct {
 	begin time.Time
 	mu    sync.Mutex
 	ops   []porcupine.Operation
+	open  map[string]int // object -> steps that stay open for its judge
 }
 
 // New makes an empty recorder. Times are since begin.
-func New(begin time.Time) *Recorder { return &Recorder{begin: begin} }
+func New(begin time.Time) *Recorder { return &Recorder{begin: begin, open: map[string]int{}} }
 
 // Now is the present, as recorders count it.
 func (r *Recorder) Now() int64 { return int64(time.Since(r.begin)) }
@@ -39,6 +40,24 @@ func (r *Recorder) Add(client int, called, returned int64, in, out any) {
 // Open records a step whose answer never came.
 func (r *Recorder) Open(client int, called int64, in any) {
 	r.Add(client, called, math.MaxInt64, in, Unknown{})
+	switch in := in.(type) {
+	case Commit:
+		return // the log tells what became of it
+	case Put:
+		if in.Value != "" {
+			return // see bound
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.open[objectOf(in)]++
+}
+
+// Crowded tells that an object should be left alone: each open step doubles what its judge has to try.
+func (r *Recorder) Crowded(object string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.open[object] >= 3
 }
 
 // Unknown is the outcome of a step whose answer never came.
