@@ -50,6 +50,9 @@ func FuzzRequests(f *testing.F) {
 			if e.Size < 0 || e.AddressType < 0 || e.AddressType > graveler.AddressFull {
 				t.Errorf("%+v", e)
 			}
+			if !e.Modified.IsZero() && !time.Unix(0, e.Modified.UnixNano()).Equal(e.Modified) {
+				t.Errorf("%v can't be kept", e.Modified)
+			}
 		}
 		bounds := func() {}
 		read := func(m proto.Message) bool { return proto.Unmarshal(b, m) == nil }
