@@ -53,7 +53,7 @@ func (w *watchers) watch(ctx context.Context, node string, c engine.Engine) {
 			}
 			if ev.Lost {
 				w.gap(node, done, ev.Index)
-				index, done = 0, max(done, ev.Index)
+				index, sum, how, done = 0, 0, "", max(done, ev.Index)
 				continue
 			}
 			if ev.Index < index || ev.Index <= done {
