@@ -298,17 +298,30 @@ func (a *app) doctorCmd() *cobra.Command {
 		}
 		add("fusermount3", err, bin)
 		c, err := a.client()
-		var s daemon.State
+		var cfg daemon.Config
 		if err == nil {
-			s, err = c.State(ctx)
+			cfg, err = a.load()
 		}
-		add("daemon", err, fmt.Sprintf("pid %d, data %s, %d mounts, %d exports", s.PID, s.Data, len(s.Mounts), len(s.Exports)))
-		if err == nil {
-			fi, err := os.Stat(s.Data)
-			if err == nil && fi.Mode().Perm()&0o077 != 0 {
-				err = fmt.Errorf("%s is open to other users (%o); chmod 700 it", s.Data, fi.Mode().Perm())
+		if err == nil && !isSocket(a.address(&cfg)) {
+			// Servers elsewhere tell nothing of their directories and mounts.
+			var ms []engine.Member
+			ms, err = c.Members(ctx)
+			add("servers", err, fmt.Sprintf("%d nodes", len(ms)))
+		} else {
+			var s daemon.State
+			if err == nil {
+				s, err = c.State(ctx)
 			}
-			add("data directory", err, s.Data)
+			add("daemon", err, fmt.Sprintf("pid %d, data %s, %d mounts, %d exports", s.PID, s.Data, len(s.Mounts), len(s.Exports)))
+			if err == nil {
+				fi, err := os.Stat(s.Data)
+				if err == nil && fi.Mode().Perm()&0o077 != 0 {
+					err = fmt.Errorf("%s is open to other users (%o); chmod 700 it", s.Data, fi.Mode().Perm())
+				}
+				add("data directory", err, s.Data)
+			}
+		}
+		if err == nil {
 			repos, err := c.ListRepositories(ctx)
 			add("repositories", err, fmt.Sprintf("%d", len(repos)))
 			for _, r := range repos {

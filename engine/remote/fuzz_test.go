@@ -2,6 +2,7 @@ package remote
 
 import (
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -48,6 +49,9 @@ func FuzzRequests(f *testing.F) {
 		entry := func(e *graveler.Entry) {
 			if e.Size < 0 || e.AddressType < 0 || e.AddressType > graveler.AddressFull {
 				t.Errorf("%+v", e)
+			}
+			if !e.Modified.IsZero() && !time.Unix(0, e.Modified.UnixNano()).Equal(e.Modified) {
+				t.Errorf("%v can't be kept", e.Modified)
 			}
 		}
 		bounds := func() {}
