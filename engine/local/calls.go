@@ -168,8 +168,14 @@ func (e *Engine) Stage(ctx context.Context, repo graveler.RepositoryID, branch g
 	if e.plain(ctx) {
 		return e.stage(ctx, repo, branch, changes)
 	}
-	return do(ctx, e, func(ctx context.Context) error { return e.stage(ctx, repo, branch, changes) })
+	_, err := changeBy(ctx, e, len(changes) > oneCommand, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, e.stage(ctx, repo, branch, changes)
+	})
+	return err
 }
+
+// oneCommand is how many changes surely go into one command.
+const oneCommand = 64
 
 // Move renames all entries under a prefix.
 func (e *Engine) Move(ctx context.Context, repo graveler.RepositoryID, branch graveler.BranchID, from, to string) error {

@@ -25,6 +25,11 @@ func (e *Engine) plain(ctx context.Context) bool {
 // which it began. A request that has its answer gets that again; one that fails before its command came has that recorded, or a copy of it
 // that was under way could be made later.
 func change[T any](ctx context.Context, e *Engine, f func(ctx context.Context) (T, error)) (out T, err error) {
+	return changeBy(ctx, e, true, f)
+}
+
+// changeBy is change. Where one command is all that a call proposes, its answer is found when that is applied: nobody need look before.
+func changeBy[T any](ctx context.Context, e *Engine, look bool, f func(ctx context.Context) (T, error)) (out T, err error) {
 	if e.plain(ctx) || inside(ctx) {
 		return f(ctx)
 	}
@@ -36,7 +41,7 @@ func change[T any](ctx context.Context, e *Engine, f func(ctx context.Context) (
 	requested := engine.RequestOf(ctx).Session != 0
 	var known replica.Result
 	ctx = replica.WithAnswer(context.WithValue(ctx, gateKey{}, true), &known)
-	if requested {
+	if requested && look {
 		if known, err = e.answered(ctx); err != nil {
 			return out, err
 		}
