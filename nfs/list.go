@@ -91,6 +91,19 @@ func (l *lists) keep(k listKey, names *vfs.Names, index int) {
 	l.places[k] = listPlace{names.Entries[index].Place(), number, index}
 }
 
+// removed notes where a name was that a client has removed: one that lists and removes goes on after it, perhaps long after its page is
+// forgotten.
+func (l *lists) removed(n *node, name string, dir bool) {
+	e := vfs.DirEntry{Name: name, Dir: dir}
+	place := e.Place()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.places) >= placesKept {
+		l.old, l.places = l.places, map[listKey]listPlace{}
+	}
+	l.places[listKey{n.tree, n.id, cookieOf(place)}] = listPlace{place: place}
+}
+
 // find finds a cookie's place, and the page that has it, if any.
 func (l *lists) find(k listKey) (place string, names *vfs.Names, index int, ok bool) {
 	l.mu.Lock()
@@ -102,7 +115,7 @@ func (l *lists) find(k listKey) (place string, names *vfs.Names, index int, ok b
 	l.mu.Unlock()
 	if ok {
 		for i := range pages {
-			if pages[i].number == p.page && pages[i].names != nil {
+			if p.page != 0 && pages[i].number == p.page && pages[i].names != nil {
 				return p.place, pages[i].names, p.index, true
 			}
 		}
@@ -351,7 +364,8 @@ func (l *lister) close(eof bool) error {
 	}
 	l.q.w.Bool(false)
 	l.q.w.Bool(eof)
-	if !eof && l.names != nil {
+	// After the last one too: a client may go on from any name that it was given, when that is gone.
+	if l.names != nil {
 		l.q.s.lists.keep(listKey{l.n.tree, l.n.id, l.cookie}, l.names, l.last)
 	}
 	return nil

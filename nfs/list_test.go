@@ -229,3 +229,36 @@ func TestMillion(t *testing.T) {
 		t.Errorf("%d nodes are kept for 10,000 handles", k)
 	}
 }
+
+// A client may go on from any name that it was given, when that is gone, though the reply was the directory's last.
+func TestListingGoesOnFromARemovedName(t *testing.T) {
+	s := newSite(t)
+	u, root := s.root("/repo/@main")
+	for i := range 20 {
+		put(t, u, root, fmt.Sprintf("f%02d", i), "")
+	}
+	p, err := u.Readdir(root, 0, 0, 32<<10)
+	is(t, "readdir", err, statusOK)
+	var at uint64
+	for _, e := range p.Entries {
+		if e.Name == "f09" {
+			at = e.Cookie
+		}
+	}
+	for i := range 10 {
+		_, err := u.Remove(root, fmt.Sprintf("f%02d", i))
+		is(t, "remove", err, statusOK)
+	}
+	// Pages that others read push out the one that the client read.
+	for i := range pagesKept + 1 {
+		put(t, u, root, fmt.Sprintf("g%02d", i), "")
+		if _, err := u.Readdir(root, 0, 0, 32<<10); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p, err = u.Readdir(root, at, 0, 32<<10)
+	is(t, "readdir from a removed name", err, statusOK)
+	if len(p.Entries) != 10+pagesKept+1 || p.Entries[0].Name != "f10" {
+		t.Errorf("%d entries from %+v", len(p.Entries), p.Entries[:min(1, len(p.Entries))])
+	}
+}

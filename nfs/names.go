@@ -425,6 +425,7 @@ func removeBy(ctx context.Context, q *request, do func(*vfs.FS, context.Context,
 	if err := do(d.tree.fs, ctx, d.id, name); err != nil {
 		return err
 	}
+	q.s.lists.removed(d, name, isDir(&was))
 	if was.Nlink <= 1 {
 		q.s.open.drop(d.tree, id)
 	}
@@ -474,6 +475,7 @@ func rename(ctx context.Context, q *request) error {
 	if err := x.tree.fs.Rename(ctx, x.id, oldName, y.id, newName, 0); err != nil {
 		return err
 	}
+	q.s.lists.removed(x, oldName, isDir(&src))
 	if exists && dst.Nlink <= 1 && dst.Ino != src.Ino {
 		q.s.open.drop(y.tree, replaced)
 	}

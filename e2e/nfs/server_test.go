@@ -187,7 +187,7 @@ func TestServer(t *testing.T) {
 	g.server(s, "repo/@main", "/mnt/two", "nosharecache")
 	g.check("battery", "check", "-second", "/mnt/two", "/mnt/one")
 
-	g.ok("/mnt/one", "mkdir -p d && echo content >f && echo more >d/f && ln -s f l && ln f hard")
+	g.ok("/mnt/one", "rm -rf battery.* && mkdir -p d && echo content >f && echo more >d/f && ln -s f l && ln f hard")
 	head := strings.TrimSpace(g.ok("/mnt/one", "echo 'by NFS' >.lakefs/commit && cat .lakefs/head"))
 	if log := s.ok("log", "repo/@main", "--oneline"); !strings.Contains(log, "by NFS") || !strings.HasPrefix(log, head[:6]) {
 		t.Errorf("head %s, log %s", head, log)
