@@ -223,6 +223,7 @@ func testAttributes(t *testing.T, s *suite) {
 	s.create()
 	e := s.put("text")
 	e.Modified = time.Date(2001, 2, 3, 4, 5, 6, 7, time.UTC)
+	e.Home = 77
 	e.Changed, e.Accessed = time.Date(1969, 1, 1, 0, 0, 0, 1, time.UTC), time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)
 	e.Metadata, e.ContentType, e.Inode = map[string]string{"mode": "33188", "k": ""}, "text/plain", 1<<63+5
 	s.ok(s.Stage(s.ctx, repo, "main", []graveler.Change{{Path: "f", Entry: e}}))
@@ -245,7 +246,7 @@ func testAttributes(t *testing.T, s *suite) {
 				}
 			}
 			if got.Address != e.Address || got.AddressType != e.AddressType || !got.Modified.Equal(e.Modified) || got.Size != e.Size || got.ETag != e.ETag ||
-				!maps.Equal(got.Metadata, e.Metadata) || got.ContentType != e.ContentType || got.Inode != e.Inode || !got.Changed.Equal(e.Changed) || !got.Accessed.Equal(e.Accessed) {
+				!maps.Equal(got.Metadata, e.Metadata) || got.ContentType != e.ContentType || got.Inode != e.Inode || got.Home != e.Home || !got.Changed.Equal(e.Changed) || !got.Accessed.Equal(e.Accessed) {
 				t.Errorf("%s %d: %+v, want %+v", ref, i, got, e)
 			}
 		}

@@ -194,7 +194,7 @@ func commitOf(p *pb.Commit) graveler.Commit {
 func entryPB(e *graveler.Entry) *pb.Entry {
 	return &pb.Entry{
 		Address: e.Address, AddressType: pb.AddressType(e.AddressType), Modified: timePB(e.Modified), Size: e.Size, Etag: e.ETag, Metadata: e.Metadata,
-		ContentType: e.ContentType, Inode: e.Inode, Changed: timePB(e.Changed), Accessed: timePB(e.Accessed), Pending: string(e.Pending),
+		ContentType: e.ContentType, Inode: e.Inode, Changed: timePB(e.Changed), Accessed: timePB(e.Accessed), Home: e.Home, Pending: string(e.Pending),
 	}
 }
 
@@ -221,7 +221,7 @@ func entryOf(p *pb.Entry) graveler.Entry {
 	}
 	return graveler.Entry{
 		Address: p.Address, AddressType: graveler.AddressType(p.AddressType), Modified: timeOf(p.Modified), Size: p.Size, ETag: p.Etag, Metadata: p.Metadata,
-		ContentType: p.ContentType, Inode: p.Inode, Changed: timeOf(p.Changed), Accessed: timeOf(p.Accessed), Pending: graveler.ContentID(p.Pending),
+		ContentType: p.ContentType, Inode: p.Inode, Changed: timeOf(p.Changed), Accessed: timeOf(p.Accessed), Home: p.Home, Pending: graveler.ContentID(p.Pending),
 	}
 }
 

@@ -882,6 +882,7 @@ type Entry struct {
 	Changed       *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=changed,proto3" json:"changed,omitempty"` // unset if not known, as accessed
 	Accessed      *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=accessed,proto3" json:"accessed,omitempty"`
 	Pending       string                 `protobuf:"bytes,11,opt,name=pending,proto3" json:"pending,omitempty"` // content id of bytes that are not an object yet; "" once address names one
+	Home          uint64                 `protobuf:"varint,12,opt,name=home,proto3" json:"home,omitempty"`      // number of the directory that the file was in before it first moved to another, 0 if it didn't
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -991,6 +992,13 @@ func (x *Entry) GetPending() string {
 		return x.Pending
 	}
 	return ""
+}
+
+func (x *Entry) GetHome() uint64 {
+	if x != nil {
+		return x.Home
+	}
+	return 0
 }
 
 // Change is one staged change.
@@ -1299,7 +1307,7 @@ const file_lakefsfs_v1_types_proto_rawDesc = "" +
 	"generation\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfa\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8e\x04\n" +
 	"\x05Entry\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12;\n" +
 	"\faddress_type\x18\x02 \x01(\x0e2\x18.lakefsfs.v1.AddressTypeR\vaddressType\x126\n" +
@@ -1312,7 +1320,8 @@ const file_lakefsfs_v1_types_proto_rawDesc = "" +
 	"\achanged\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\achanged\x126\n" +
 	"\baccessed\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\baccessed\x12\x18\n" +
-	"\apending\x18\v \x01(\tR\apending\x1a;\n" +
+	"\apending\x18\v \x01(\tR\apending\x12\x12\n" +
+	"\x04home\x18\f \x01(\x04R\x04home\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"^\n" +
