@@ -69,6 +69,9 @@ func (s *Snapshots) Take(ctx context.Context) (engine.SnapshotInfo, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	info, err := s.take(ctx)
+	if lost := s.r.Lost(ctx); err != nil && lost != nil {
+		err = lost
+	}
 	if err != nil {
 		return info, fmt.Errorf("take a snapshot of the state to %s: %w", s.bin.url, err)
 	}

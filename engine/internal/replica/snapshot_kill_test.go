@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -111,8 +112,11 @@ func TestStateAndPowerCuts(t *testing.T) {
 
 	mem := vfs.NewCrashableMem()
 	before := begin(mem)
+	var mu sync.Mutex // Pebble's own goroutines write too
 	var clones []*vfs.MemFS
 	watch := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		mu.Lock()
+		defer mu.Unlock()
 		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
 			clones = append(clones, mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 50, RNG: rnd}))
 		}
@@ -122,12 +126,16 @@ func TestStateAndPowerCuts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	mu.Lock()
 	clones = nil
+	mu.Unlock()
 	if err := readInto(s, stream.Bytes()); err != nil {
 		t.Fatal(err)
 	}
+	mu.Lock()
 	done := len(clones)
 	clones = append(clones, mem.CrashClone(vfs.CrashCloneCfg{}))
+	mu.Unlock()
 	if err := s.close(); err != nil {
 		t.Fatal(err)
 	}
@@ -153,6 +161,8 @@ func TestStateAndPowerCuts(t *testing.T) {
 		before := begin(mem)
 		on, n := false, int32(0)
 		fs := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+			mu.Lock()
+			defer mu.Unlock()
 			if !on || op.Kind.ReadOrWrite() != errorfs.OpIsWrite {
 				return nil
 			}
@@ -166,9 +176,14 @@ func TestStateAndPowerCuts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		on = true
+		set := func(v bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			on = v
+		}
+		set(true)
 		err = readInto(s, stream.Bytes())
-		on = false
+		set(false)
 		now := records(t, s)
 		if err == nil && !maps.Equal(now, after) || err != nil && !maps.Equal(now, before) {
 			t.Fatalf("write %d failed, the swap returned %v, and %d records are there", i, err, len(now))
