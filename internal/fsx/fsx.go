@@ -25,8 +25,9 @@ type Options struct {
 	Seed uint64
 	// Operations is how many there are.
 	Operations int
-	// NoAllocate leaves fallocate out, which not every file system has.
-	NoAllocate bool
+	// NFS leaves out what NFSv3 can't do: fallocate, and to empty a file by opening it. That Linux' client doesn't ask for if the file was
+	// empty when it last looked.
+	NFS bool
 }
 
 // file is the file and the model.
@@ -69,12 +70,20 @@ func (x *file) reopen() (err error) {
 	}
 	x.dir = x.Dirs[x.r.IntN(len(x.Dirs))]
 	flags := os.O_RDWR | os.O_CREATE
-	if x.r.IntN(8) == 0 {
-		flags |= os.O_TRUNC
+	empty := x.r.IntN(8) == 0
+	if empty {
 		x.want = x.want[:0]
+		if !x.NFS {
+			flags |= os.O_TRUNC
+		}
 	}
-	x.fd, err = os.OpenFile(filepath.Join(x.dir, name), flags, 0o644)
-	return err
+	if x.fd, err = os.OpenFile(filepath.Join(x.dir, name), flags, 0o644); err != nil {
+		return err
+	}
+	if empty && x.NFS {
+		return x.fd.Truncate(0)
+	}
+	return nil
 }
 
 func (x *file) did(f string, a ...any) {
@@ -122,7 +131,7 @@ func (x *file) step() error {
 			return nil
 		}
 		return x.mapped(op < 15)
-	case op >= 17 && op <= 19 && x.NoAllocate:
+	case op >= 17 && op <= 19 && x.NFS:
 		return nil
 	case op == 17:
 		x.did("punch %d+%d", off, n)

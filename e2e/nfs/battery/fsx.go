@@ -19,6 +19,5 @@ func fsxCommand(args []string) error {
 	if err != nil {
 		return err
 	}
-	// NFSv3 has no fallocate.
-	return fsx.Run(fsx.Options{Dirs: args[2:], Seed: seed, Operations: n, NoAllocate: true})
+	return fsx.Run(fsx.Options{Dirs: args[2:], Seed: seed, Operations: n, NFS: true})
 }
