@@ -222,7 +222,7 @@ func (c *nodes) leader() *node {
 	})
 	for _, m := range ms {
 		for _, nd := range c.all {
-			if m.Leader && m.Serve == nd.serve {
+			if m.Leader && m.Peer == nd.peer { // a node that has just started doesn't know where others serve
 				return nd
 			}
 		}
