@@ -84,9 +84,9 @@ func TestMadeOnce(t *testing.T) {
 	create(t, c)
 	var n atomic.Int64
 	for _, x := range ns.list {
-		x.cut = func(method string, after bool) bool {
+		x.cutting(func(method string, after bool) bool {
 			return method == pb.Versions_Commit_FullMethodName && n.Add(1)%3 == 0
-		}
+		})
 	}
 	stop := make(chan struct{})
 	moving := make(chan struct{})
@@ -139,12 +139,12 @@ func TestDoubtOnASocket(t *testing.T) {
 	if id := c.numbers.session.id; id != 0 {
 		t.Errorf("session %d on a socket", id)
 	}
-	x.cut = func(method string, after bool) bool { return method == pb.Versions_Commit_FullMethodName && after }
+	x.cutting(func(method string, after bool) bool { return method == pb.Versions_Commit_FullMethodName && after })
 	err := commit(t.Context(), c, "one")
 	if !errors.Is(err, engine.ErrInDoubt) || graveler.KindOf(err) != graveler.Unavailable {
 		t.Error(err)
 	}
-	x.cut = nil
+	x.cutting(nil)
 	if got := commits(t, c); !slices.Equal(got, []string{"one"}) {
 		t.Errorf("%q", got)
 	}
@@ -175,11 +175,11 @@ func TestSessionEnds(t *testing.T) {
 	}
 	forget()
 	first := true
-	x.cut = func(method string, after bool) bool {
+	x.cutting(func(method string, after bool) bool {
 		is := method == pb.Versions_Commit_FullMethodName && after && first
 		first = first && !is
 		return is
-	}
+	})
 	if err := commit(t.Context(), c, "two"); !errors.Is(err, engine.ErrInDoubt) || !strings.Contains(err.Error(), "session") {
 		t.Error(err)
 	}

@@ -30,9 +30,9 @@ type node struct {
 	n     int
 	addr  string
 	conns conns
-	calls atomic.Int64 // that came here
-	cut   func(method string, after bool) bool
-	sent  func(method string) bool // cuts a stream's connection before a message
+	calls atomic.Int64                                         // that came here
+	cut   atomic.Pointer[func(method string, after bool) bool] // breaks a call's connection before or after it is made
+	sent  func(method string) bool                             // cuts a stream's connection before a message
 	seen  func(ctx context.Context, method string, req any)
 }
 
@@ -109,6 +109,15 @@ func (x *node) refuse(method string) error {
 	return Status(&engine.NotLeader{Leader: x.all.list[l].addr})
 }
 
+// cutting has calls' connections broken as f says; with nil, none.
+func (x *node) cutting(f func(method string, after bool) bool) {
+	if f == nil {
+		x.cut.Store(nil)
+		return
+	}
+	x.cut.Store(&f)
+}
+
 func (x *node) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	if x.seen != nil {
 		x.seen(ctx, info.FullMethod, req)
@@ -116,12 +125,12 @@ func (x *node) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h
 	if err := x.refuse(info.FullMethod); err != nil {
 		return nil, err
 	}
-	if x.cut != nil && x.cut(info.FullMethod, false) {
+	if cut := x.cut.Load(); cut != nil && (*cut)(info.FullMethod, false) {
 		x.conns.cutAll()
 		return nil, context.Canceled
 	}
 	resp, err := handler(context.WithoutCancel(ctx), req) // as one that was under way when the connection broke
-	if x.cut != nil && x.cut(info.FullMethod, true) {
+	if cut := x.cut.Load(); cut != nil && (*cut)(info.FullMethod, true) {
 		x.conns.cutAll()
 	}
 	return resp, err
