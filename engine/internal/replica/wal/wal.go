@@ -326,7 +326,7 @@ func (l *Log) GetLog(index uint64, out *raft.Log) error {
 	}
 	b := make([]byte, end-s.offsets[k])
 	if _, err := s.f.ReadAt(b, s.offsets[k]); err != nil {
-		return fmt.Errorf("read log entry %d: %w", index, err)
+		return fmt.Errorf("read log entry %d: %v: %w", index, err, graveler.Corrupt) // it was there: the disk fails, or was cut
 	}
 	if _, _, err := decodeRecord(b, out, s.salt); err != nil || out.Index != index {
 		return fmt.Errorf("read log entry %d: %s at offset %d: %w", index, s.f.Name(), s.offsets[k], graveler.Corrupt)
