@@ -20,7 +20,7 @@ deps-run:
 
 # What the tests need.
 deps: deps-run
-	@scripts/apt getfattr:attr rsync:rsync sqlite3:sqlite3 git:git xz:xz-utils gcc:gcc tar:tar diff:diffutils nfs-cp:libnfs-utils qemu-system-x86_64:qemu-system-x86 modprobe:kmod mkfs.ext4:e2fsprogs
+	@scripts/apt getfattr:attr rsync:rsync sqlite3:sqlite3 git:git xz:xz-utils gcc:gcc tar:tar diff:diffutils nfs-cp:libnfs-utils qemu-system-x86_64:qemu-system-x86 modprobe:kmod mkfs.ext4:e2fsprogs pkill:procps
 	@test -n "$$LAKEFSFS_TEST_NO_VM" || scripts/nfsvm-guest .tools/nfsvm
 	go mod download
 	@mkdir -p $(TOOLS)
