@@ -409,6 +409,9 @@ func TestInstall(t *testing.T) {
 
 // A leader stops amid the state that it sends: who receives it comes back to vote, and gets the state from the next one.
 func TestInstallStalls(t *testing.T) {
+	if testing.Short() {
+		t.Skip("an election has a minute, which is not enough everywhere under the race detector")
+	}
 	c := newCluster(t, 3)
 	c.makeRepo()
 	l := c.leader()
