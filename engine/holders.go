@@ -55,3 +55,9 @@ type Settled struct {
 	Modified    time.Time
 	Snapshot    bool // it is still being written: these are its bytes as they were
 }
+
+// Fill makes a pending entry name what its content became.
+func (s *Settled) Fill(e *graveler.Entry) {
+	e.Pending, e.Address, e.AddressType, e.Size, e.ETag = "", s.Address, s.AddressType, s.Size, s.ETag
+	e.ShowMtime(s.Modified)
+}

@@ -81,6 +81,16 @@ func (e *Entry) Mtime() time.Time {
 	return e.Modified
 }
 
+// ShowMtime sets the time of modification where the entry keeps it: in its metadata, if a time is there, which no copy may share, or in
+// Modified.
+func (e *Entry) ShowMtime(t time.Time) {
+	if _, ok := e.Metadata[MetaMtime]; ok {
+		e.SetMtime(t)
+	} else {
+		e.Modified = t
+	}
+}
+
 // SetMtime records t as the client's modification time, in both places. It changes e.Metadata, which must be e's own.
 func (e *Entry) SetMtime(t time.Time) {
 	if e.Metadata == nil {

@@ -9,12 +9,9 @@ package edge
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"iter"
 	"log/slog"
 	"maps"
-	"strings"
 	"sync"
 	"time"
 
@@ -202,64 +199,5 @@ func (e *Engine) Objects(ctx context.Context, repo graveler.RepositoryID) (objec
 	if err != nil {
 		return nil, err
 	}
-	if l, ok := s.Objects.(object.Local); ok {
-		return &local{Local: l, e: e}, nil
-	}
-	return &store{Store: s.Objects, e: e}, nil
-}
-
-// store reads the bytes of pending entries too. Closing it closes nothing: the engine keeps the store.
-type store struct {
-	object.Store
-	e *Engine
-}
-
-func (s *store) Close() error { return nil }
-
-func (s *store) ReadAt(ctx context.Context, o object.Object, p []byte, off int64) (int, error) {
-	if id, ok := strings.CutPrefix(o.Address, engine.SpillScheme); ok {
-		return s.e.readPending(ctx, s.Store, graveler.ContentID(id), p, off)
-	}
-	return s.Store.ReadAt(ctx, o, p, off)
-}
-
-// local is store over a store of local files.
-type local struct {
-	object.Local
-	e *Engine
-}
-
-func (s *local) Close() error { return nil }
-
-func (s *local) ReadAt(ctx context.Context, o object.Object, p []byte, off int64) (int, error) {
-	if id, ok := strings.CutPrefix(o.Address, engine.SpillScheme); ok {
-		return s.e.readPending(ctx, s.Local, graveler.ContentID(id), p, off)
-	}
-	return s.Local.ReadAt(ctx, o, p, off)
-}
-
-func (s *local) Path(o object.Object) string {
-	if strings.HasPrefix(o.Address, engine.SpillScheme) {
-		return ""
-	}
-	return s.Local.Path(o)
-}
-
-// readPending reads the bytes of a pending entry, held here or elsewhere.
-func (e *Engine) readPending(ctx context.Context, st object.Store, id graveler.ContentID, p []byte, off int64) (int, error) {
-	if engine.HolderOf(id) == e.cfg.Holder {
-		return e.spill.ReadAt(ctx, id, p, off)
-	}
-	got, err := e.Secure(ctx, []graveler.ContentID{id})
-	if err != nil {
-		return 0, err
-	}
-	if len(got) == 0 {
-		return 0, fmt.Errorf("content %s: %w", id, graveler.NotFound)
-	}
-	o := object.Of(&graveler.Entry{Address: got[0].Address, AddressType: got[0].AddressType, Size: got[0].Size, ETag: got[0].ETag})
-	if off >= o.Size {
-		return 0, io.EOF
-	}
-	return st.ReadAt(ctx, o, p, off)
+	return settle.WithPending(s.Objects, &settle.Pending{Holder: e.cfg.Holder, Spill: e.spill, Secure: e.Secure}), nil
 }

@@ -75,7 +75,7 @@ func (e *Engine) fill(ctx context.Context, en *graveler.Entry) (bool, error) {
 	if err != nil || len(got) == 0 {
 		return false, err
 	}
-	become(en, &got[0])
+	got[0].Fill(en)
 	return true, nil
 }
 
@@ -85,22 +85,8 @@ func (e *Engine) fillOwn(en *graveler.Entry) bool {
 		return false
 	}
 	en.Address, en.AddressType, en.Size = "", 0, info.Size
-	if _, ok := en.Metadata[graveler.MetaMtime]; ok {
-		en.SetMtime(info.Mtime)
-	} else {
-		en.Modified = info.Mtime
-	}
+	en.ShowMtime(info.Mtime)
 	return true
-}
-
-// become makes a pending entry name what its content became.
-func become(en *graveler.Entry, s *engine.Settled) {
-	en.Pending, en.Address, en.AddressType, en.Size, en.ETag = "", s.Address, s.AddressType, s.Size, s.ETag
-	if _, ok := en.Metadata[graveler.MetaMtime]; ok {
-		en.SetMtime(s.Modified)
-	} else {
-		en.Modified = s.Modified
-	}
 }
 
 var keepSeed = maphash.MakeSeed()
@@ -195,7 +181,7 @@ func (e *Engine) fillHeld(ctx context.Context, batch []graveler.Listed) {
 	}
 	for i := range batch {
 		if s := as[batch[i].Entry.Pending]; s != nil {
-			become(&batch[i].Entry, s)
+			s.Fill(&batch[i].Entry)
 		}
 	}
 }

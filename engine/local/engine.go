@@ -261,10 +261,7 @@ func (e *Engine) objects(ctx context.Context, repo graveler.RepositoryID) (objec
 	if err != nil {
 		return nil, err
 	}
-	if l, ok := s.objects.(object.Local); ok {
-		return &localWithSpill{Local: l, e: e}, nil
-	}
-	return &withSpill{Store: s.objects, e: e}, nil
+	return settle.WithPending(s.objects, &settle.Pending{Spill: e.spill, Secure: e.secure}), nil
 }
 
 func newToken() graveler.StagingToken { return graveler.StagingToken(xid.New().String()) }

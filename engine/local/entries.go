@@ -182,11 +182,7 @@ func (e *Engine) fill(en *graveler.Entry) bool {
 		return false
 	}
 	en.Size = info.Size
-	if _, ok := en.Metadata[graveler.MetaMtime]; ok {
-		en.SetMtime(info.Mtime)
-	} else {
-		en.Modified = info.Mtime
-	}
+	en.ShowMtime(info.Mtime)
 	return true
 }
 

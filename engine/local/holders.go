@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"sync"
 	"time"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/lakefsfs/lakefsfs/engine"
 	"github.com/lakefsfs/lakefsfs/graveler"
-	"github.com/lakefsfs/lakefsfs/object"
 )
 
 // holders are the machines that serve their contents now.
@@ -283,34 +281,5 @@ func (e *Engine) ask(ctx context.Context, id engine.HolderID, contents []gravele
 			return nil, fmt.Errorf("the machine %s, which holds the bytes of %d files, doesn't put them on the object store in time (%v): %w", id, len(contents), err, graveler.Unavailable)
 		}
 		return nil, fmt.Errorf("the machine %s puts %d files on the object store: %w", id, len(contents), err)
-	}
-}
-
-// readPending reads the bytes of a pending entry.
-func (e *Engine) readPending(ctx context.Context, st object.Store, id graveler.ContentID, p []byte, off int64) (int, error) {
-	if engine.HolderOf(id) == "" {
-		return e.spill.ReadAt(ctx, id, p, off)
-	}
-	got, err := e.secure(ctx, []graveler.ContentID{id})
-	if err != nil {
-		return 0, err
-	}
-	if len(got) == 0 {
-		return 0, fmt.Errorf("content %s: %w", id, graveler.NotFound)
-	}
-	o := object.Of(&graveler.Entry{Address: got[0].Address, AddressType: got[0].AddressType, Size: got[0].Size, ETag: got[0].ETag})
-	if off >= o.Size {
-		return 0, io.EOF
-	}
-	return st.ReadAt(ctx, o, p, off)
-}
-
-// settledEntry makes a pending entry name what its content became.
-func settledEntry(en *graveler.Entry, s *engine.Settled) {
-	en.Pending, en.Address, en.AddressType, en.Size, en.ETag = "", s.Address, s.AddressType, s.Size, s.ETag
-	if _, ok := en.Metadata[graveler.MetaMtime]; ok {
-		en.SetMtime(s.Modified)
-	} else {
-		en.Modified = s.Modified
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"strings"
 	"time"
 
@@ -142,7 +143,7 @@ func (c *settledCursor) Change() (*graveler.Change, error) {
 	if !ok {
 		return nil, fmt.Errorf("%q is still being written: %w", ch.Path, graveler.Conflict)
 	}
-	settledEntry(&ch.Entry, &s)
+	s.Fill(&ch.Entry)
 	return ch, nil
 }
 
@@ -323,13 +324,14 @@ func (e *Engine) same(ctx context.Context, a, b *graveler.Entry) (bool, error) {
 		if engine.HolderOf(en.Pending) != "" {
 			// What it is now is known when its holder has put it on the object store; if that can't be had, it is as changed as it was staged.
 			got, err := e.secure(ctx, []graveler.ContentID{en.Pending})
-			if len(got) == 0 || errors.Is(err, graveler.Unavailable) {
-				return false, nil
-			}
-			if err != nil {
+			if err != nil && !errors.Is(err, graveler.Unavailable) {
 				return false, err
 			}
-			settledEntry(en, &got[0])
+			if err != nil || len(got) == 0 {
+				return false, nil
+			}
+			en.Metadata = maps.Clone(en.Metadata) // the caller's entry has it too
+			got[0].Fill(en)
 			continue
 		}
 		info, err := e.spill.Stat(en.Pending)
@@ -341,11 +343,7 @@ func (e *Engine) same(ctx context.Context, a, b *graveler.Entry) (bool, error) {
 		}
 		en.Size = info.Size
 		if _, ok := en.Metadata[graveler.MetaMtime]; ok {
-			m := make(map[string]string, len(en.Metadata))
-			for k, v := range en.Metadata {
-				m[k] = v
-			}
-			en.Metadata = m
+			en.Metadata = maps.Clone(en.Metadata)
 			en.SetMtime(info.Mtime)
 		}
 	}
